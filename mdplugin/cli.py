@@ -1,0 +1,216 @@
+"""The command `mdplugin`: one function per verb. Exit status: 0 done or pass, 1 fail, 3 error.
+
+Verbs import what they need when they run, so that `mdplugin --help` answers at once.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from mdplugin.errors import MDPluginError, StructureError
+from mdplugin.native import BuildError
+
+EXIT_ERROR = 3
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one line per error, exit status 3, and no abbreviated options."""
+
+    def __init__(self, **kwargs):
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+
+    def error(self, message: str):
+        """Print one line and exit."""
+        self.exit(EXIT_ERROR, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def build_parser() -> Parser:
+    """The parser of all verbs."""
+    parser = Parser(
+        prog="mdplugin", description="Low-precision MACE for ASE and LAMMPS, with a verdict on its physics."
+    )
+    parser.add_argument(
+        "--debug", action="store_true", help="before the verb: show where an unexpected error arose"
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
+    _add_export(verbs)
+    _add_inspect(verbs)
+    _add_compare(verbs)
+    validate = verbs.add_parser("validate", help="run molecular dynamics and judge its energy conservation")
+    _add_validate(validate)
+    verbs.add_parser(
+        "lmp",
+        help="run LAMMPS with pair_style mace/quant",
+        description="Run the LAMMPS of this environment with pair_style mace/quant; all arguments go to lmp.",
+        epilog="example: mdplugin lmp -in in.nve -var steps 1000      (mdplugin lmp -h: LAMMPS's own options)",
+    )
+    doctor = verbs.add_parser("doctor", help="check the installation; every line says ok or what to do")
+    doctor.add_argument("--json", action="store_true", help="print the checks as JSON")
+    doctor.set_defaults(run=_run_doctor)
+    return parser
+
+
+def _add_export(verbs) -> None:
+    parser = verbs.add_parser(
+        "export",
+        help="export a MACE checkpoint to an artifact",
+        description="Export a MACE checkpoint to the TorchScript artifact that ASE and LAMMPS serve.\n"
+        "Before it is written it is compared with mace-torch in float64.",
+        epilog="example: mdplugin export water.model -o water-fp32.pt --precision fp32",
+    )
+    parser.add_argument("source", help="a .model file of mace-torch, or a bundled potential: water")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="the artifact to write, e.g. water-fp32.pt"
+    )
+    parser.add_argument("--precision", default="fp32", help="precision policy: fp64, fp32 (default fp32)")
+    parser.add_argument("--head", help="readout head, where the model has several")
+    parser.add_argument(
+        "--backend",
+        default="auto",
+        help="auto (default), native: our kernels, or e3nn: mace-torch's own blocks",
+    )
+    parser.add_argument("--structures", type=Path, help="frames to compare on besides generated ones")
+    parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
+    parser.set_defaults(run=_run_export)
+
+
+def _run_export(arguments: argparse.Namespace) -> int:
+    from mdplugin.export import export_model
+
+    frames = read_frames(arguments.structures) if arguments.structures else ()
+    manifest = export_model(
+        arguments.source,
+        arguments.output,
+        arguments.precision,
+        head=arguments.head,
+        backend=arguments.backend,
+        frames=frames,
+    )
+    if arguments.json:
+        print(manifest.to_json())
+        return 0
+    fidelity = manifest.fidelity
+    print(f"{arguments.output}: {manifest.describe()}")
+    print(
+        f"against mace-torch float64 on {fidelity['n_frames']} frames, largest error: "
+        f"energy {fidelity['energy_eV_per_atom']:.1e} eV/atom, forces {fidelity['force_eV_per_A']:.1e} eV/Å, "
+        f"stress {fidelity['stress_eV_per_A3']:.1e} eV/Å³"
+    )
+    return 0
+
+
+def _add_inspect(verbs) -> None:
+    parser = verbs.add_parser("inspect", help="print what an artifact says about itself")
+    parser.add_argument("artifact", type=Path)
+    parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
+    parser.set_defaults(run=_run_inspect)
+
+
+def _run_inspect(arguments: argparse.Namespace) -> int:
+    from mdplugin.artifact import read_manifest
+
+    manifest = json.loads(read_manifest(arguments.artifact).to_json())
+    if arguments.json:
+        print(json.dumps(manifest, indent=1))
+        return 0
+    width = max(map(len, manifest))
+    for name, value in manifest.items():
+        text = json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
+        print(f"{name:{width}}  {text}")
+    return 0
+
+
+def _add_compare(verbs) -> None:
+    parser = verbs.add_parser(
+        "compare", help="errors of artifacts against mace-torch float64 and against labels"
+    )
+    parser.add_argument("artifacts", nargs="+", type=Path, metavar="ARTIFACT")
+    parser.add_argument(
+        "--reference", required=True, help="the checkpoint: a .model file or a bundled potential"
+    )
+    parser.add_argument("--structures", type=Path, required=True, help="frames, any format of ASE")
+    parser.add_argument("--head", help="readout head of the reference, where it has several")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    parser.set_defaults(run=_run_compare)
+
+
+def _run_compare(arguments: argparse.Namespace) -> int:
+    from mdplugin.artifact import load
+    from mdplugin.checkpoint import read_checkpoint
+    from mdplugin.compare import compare_artifacts, format_table
+
+    artifacts = [load(path) for path in arguments.artifacts]
+    frames = read_frames(arguments.structures)
+    rows = compare_artifacts(artifacts, read_checkpoint(arguments.reference, arguments.head), frames)
+    print(json.dumps([row.as_dict() for row in rows], indent=1) if arguments.json else format_table(rows))
+    return 0
+
+
+def read_frames(path: Path) -> list:
+    """All frames of a structure file.
+
+    Raises:
+        StructureError: no such file, no frame in it, or ASE cannot read it.
+    """
+    import ase.io
+
+    try:
+        frames = ase.io.read(path, ":")
+    except FileNotFoundError as error:
+        raise StructureError(f"{path}: no such file") from error
+    except Exception as error:  # ASE's readers raise anything from KeyError to their own classes
+        raise StructureError(
+            f"{path}: ASE cannot read it as structures ({type(error).__name__}: {error})"
+        ) from error
+    if not frames:
+        raise StructureError(f"{path}: expected at least one frame, got none")
+    return frames
+
+
+def _add_validate(parser: argparse.ArgumentParser) -> None:
+    from mdplugin.validation import command
+
+    command.add_arguments(parser)
+    parser.set_defaults(run=command.run)
+
+
+def _run_doctor(arguments: argparse.Namespace) -> int:
+    from mdplugin.doctor import examine
+
+    return examine(as_json=arguments.json)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in argv[:1]
+    argv = argv[1:] if debug else argv
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that has no 'Å' still gets its line
+    try:
+        if argv[:1] == ["lmp"] and argv[1:] != ["--help"]:  # LAMMPS's options are LAMMPS's own
+            from mdplugin.launch import run_lmp
+
+            run_lmp(argv[1:])
+        arguments = build_parser().parse_args(argv)
+        return arguments.run(arguments)
+    except (MDPluginError, BuildError) as error:
+        print(f"mdplugin: {error}", file=sys.stderr)
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        print("mdplugin: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, `head` say, has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
+    except Exception as error:
+        if debug:
+            raise
+        reason = str(error).splitlines()[0] if str(error) else "no message"
+        print(
+            f"mdplugin: {type(error).__name__}: {reason}; `mdplugin --debug ...` shows where", file=sys.stderr
+        )
+        return EXIT_ERROR

@@ -1,0 +1,171 @@
+"""Checkpoint + precision policy -> artifact: build, measure against mace-torch in float64, write or refuse."""
+
+import dataclasses
+import importlib.metadata
+import os
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import ase
+import numpy as np
+import torch
+from ase.data import atomic_masses, chemical_symbols
+
+from mdplugin import artifact as artifacts
+from mdplugin.artifact import Artifact, Manifest
+from mdplugin.calculator import MACEQuantCalculator
+from mdplugin.checkpoint import Checkpoint, Evaluation, evaluate_mace, read_checkpoint, require_elements
+from mdplugin.errors import ArtifactError, FidelityError, StructureError, Unsupported
+from mdplugin.frames import reference_frames
+from mdplugin.network_e3nn import build_e3nn
+from mdplugin.network_native import build_native
+from mdplugin.precision import Precision
+
+BACKENDS = ("auto", "native", "e3nn")
+
+
+def export_model(
+    source: str | os.PathLike,
+    target: str | os.PathLike,
+    precision: str | Precision = "fp32",
+    *,
+    head: str | None = None,
+    backend: str = "auto",
+    frames: Sequence[ase.Atoms] = (),
+) -> Manifest:
+    """Export a MACE checkpoint to the artifact that ASE and LAMMPS serve.
+
+    Before the file is written, the artifact is run on reference frames beside mace-torch in float64.
+
+    Args:
+        source: `.model` of mace-torch, or the name of a bundled potential.
+        target: the artifact to write; written atomically, an existing file is replaced.
+        precision: policy, see `mdplugin.precision.POLICIES`.
+        head: readout head, where the model has several.
+        backend: "native" (our kernels), "e3nn" (mace-torch's own blocks), or "auto": native where it knows the
+            architecture, else e3nn, with the reason in a warning.
+        frames: structures to compare on besides the generated ones, which hold every element of the model.
+
+    Returns:
+        The manifest that was written.
+
+    Raises:
+        CheckpointError, PrecisionError: bad source, head or policy.
+        FidelityError: non-finite or farther from float64 than the policy allows; nothing is written.
+        ArtifactError: the target cannot be written.
+    """
+    policy = Precision.parse(precision)
+    if backend not in BACKENDS:
+        raise ArtifactError(f"backend: expected one of {', '.join(BACKENDS)}, got '{backend}'")
+    target = artifacts.writable_path(target)
+    checkpoint = read_checkpoint(source, head)
+    require_elements(checkpoint, frames)
+    frames = [*reference_frames(checkpoint.atomic_numbers), *frames]
+    network, used, tables = _build(checkpoint, policy, backend)
+    manifest = _describe(checkpoint, policy, used, tables)
+    with tempfile.TemporaryDirectory() as scratch:
+        # what is measured is the file as an engine will load it, not the network in memory
+        trial = Path(scratch) / target.name
+        artifacts.save(network, manifest, trial)
+        fidelity = measure_fidelity(artifacts.load(trial), checkpoint, frames)
+    require_fidelity(fidelity, policy, checkpoint.name)
+    manifest = dataclasses.replace(manifest, fidelity=fidelity)
+    artifacts.save(network, manifest, target)
+    return manifest
+
+
+def _build(
+    checkpoint: Checkpoint, policy: Precision, backend: str
+) -> tuple[torch.jit.ScriptModule, str, list[dict]]:
+    """The network, the backend that it came from, and the facts of its radial tables."""
+    if backend != "e3nn":
+        try:
+            network, tables = build_native(checkpoint, policy)
+            return network, "native", tables
+        except Unsupported as error:
+            if backend == "native":
+                raise
+            warnings.warn(
+                f"{checkpoint.name}: exported with backend e3nn, since native has no {error}", stacklevel=3
+            )
+    return build_e3nn(checkpoint, policy), "e3nn", []
+
+
+def _describe(checkpoint: Checkpoint, policy: Precision, backend: str, tables: list[dict]) -> Manifest:
+    return Manifest(
+        mdplugin_version=importlib.metadata.version("mdplugin"),
+        precision=str(policy),
+        backend=backend,
+        trained_dtype=checkpoint.trained_dtype,
+        elements=tuple(chemical_symbols[z] for z in checkpoint.atomic_numbers),
+        atomic_numbers=checkpoint.atomic_numbers,
+        r_max=checkpoint.r_max,
+        n_layers=checkpoint.n_layers,
+        head=checkpoint.head,
+        heads=checkpoint.heads,
+        e0s_eV=checkpoint.e0s,
+        masses_amu=tuple(float(atomic_masses[z]) for z in checkpoint.atomic_numbers),
+        torch_version=torch.__version__,
+        source={"name": checkpoint.name, "sha256": checkpoint.sha256},
+        radial_tables=tuple(tables),
+    )
+
+
+def measure_fidelity(artifact: Artifact, checkpoint: Checkpoint, frames: list[ase.Atoms]) -> dict:
+    """Largest errors of the artifact against mace-torch in float64 over `frames`.
+
+    Returns:
+        n_frames; energy_eV_per_atom, force_eV_per_A, stress_eV_per_A3: max-norm errors, each divided by the
+        largest reference value of its frame where that exceeds 1 eV/atom (after E0), 1 eV/Å, 0.1 eV/Å³
+        (rounding is relative, and generated frames can be violent). NaN where the artifact is not finite.
+    """
+    calculator = MACEQuantCalculator(artifact)
+    e0 = dict(zip(checkpoint.atomic_numbers, checkpoint.e0s, strict=True))
+    errors = []
+    for frame, reference in zip(frames, evaluate_mace(checkpoint, frames), strict=True):
+        offset = sum(e0[int(z)] for z in frame.numbers)
+        errors.append(_frame_error(calculator, frame, reference, offset))
+    energy, force, stress = (float(np.max(column)) for column in zip(*errors, strict=True))
+    return {
+        "n_frames": len(frames),
+        "energy_eV_per_atom": energy,
+        "force_eV_per_A": force,
+        "stress_eV_per_A3": stress,
+    }
+
+
+def _frame_error(
+    calculator: MACEQuantCalculator, frame: ase.Atoms, reference: Evaluation, e0: float
+) -> tuple[float, float, float]:
+    try:
+        calculator.calculate(frame, ["energy", "forces"])
+    except StructureError:
+        return np.nan, np.nan, np.nan
+    results, n_atoms = calculator.results, len(frame)
+    energy = _scaled_error(results["energy"] / n_atoms, reference.energy / n_atoms, 1.0, e0 / n_atoms)
+    force = _scaled_error(results["forces"], reference.forces, 1.0)
+    stress = 0.0 if reference.stress is None else _scaled_error(results["stress"], reference.stress, 0.1)
+    return energy, force, stress
+
+
+def _scaled_error(value, reference, unit: float, offset: float = 0.0) -> float:
+    """Max-norm error, relative to the largest |reference - offset| where that exceeds `unit`."""
+    return float(np.max(np.abs(value - reference)) / max(1.0, np.max(np.abs(reference - offset)) / unit))
+
+
+def require_fidelity(fidelity: dict, policy: Precision, name: str) -> None:
+    """Raise FidelityError unless every error is finite and within the policy's tolerance."""
+    for quantity, unit in (
+        ("energy_eV_per_atom", "eV/atom"),
+        ("force_eV_per_A", "eV/Å"),
+        ("stress_eV_per_A3", "eV/Å³"),
+    ):
+        bound, error = getattr(policy.tolerance, quantity), fidelity[quantity]
+        if not error <= bound:  # NaN fails
+            advice = "" if str(policy) == "fp64" else "; try --precision fp64"
+            raise FidelityError(
+                f"{name} as {policy}: {quantity.split('_')[0]} error against mace-torch float64 is {error:.3g} {unit}, "
+                f"allowed {bound:.3g}: not written{advice}"
+            )

@@ -1,0 +1,268 @@
+"""MaceModel's layers -> TorchScript modules on our kernels: linear maps, convolution, contraction.
+
+Features are lists with one tensor per irrep block, (nodes, (2l + 1) * copies, channels), channels padded to a
+multiple of the widest vector, so that a linear map is one matrix product per pair of blocks. Every module has its
+hand-written reverse. Equations: docs/lowering.md; the plain float64 version: reference.py.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mdplugin import ops  # noqa: F401  (registers the classes that are built here)
+from mdplugin.model import Convolution, Layer, Layout, LinearMap, NodeMap
+from mdplugin.tables import RadialTable
+
+CHANNEL_MULTIPLE = 16  # kernels.h: channel_multiple
+
+
+def pad_channels(channels: int) -> int:
+    """Channels as the kernels store them: a multiple of the widest vector."""
+    return -(-channels // CHANNEL_MULTIPLE) * CHANNEL_MULTIPLE
+
+
+class Linear(torch.nn.Module):
+    """y[target] += x[source] @ matrix[species], per pair of blocks; and the transpose."""
+
+    sources: list[int]
+    targets: list[int]
+    matrices: list[Tensor]
+
+    def __init__(self, linear: LinearMap, dtype: torch.dtype):
+        super().__init__()
+        self.sources = [w.source for w in linear.weights]
+        self.targets = [w.target for w in linear.weights]
+        matrices = [
+            _pad_matrix(w.matrix, linear.source, w.source, linear.target, w.target) for w in linear.weights
+        ]
+        self.matrices = [m.to(dtype).contiguous() for m in matrices]
+
+    def forward(self, x: list[Tensor], y: list[Tensor], groups: list[Tensor]):
+        """Add to `y`; blocks are (n, rows, channels), `groups` the nodes of every species."""
+        for k in range(len(self.matrices)):
+            self.add_product(x[self.sources[k]], self.matrices[k], y[self.targets[k]], groups)
+
+    @torch.jit.export
+    def reverse(self, gy: list[Tensor], gx: list[Tensor], groups: list[Tensor]):
+        """Add the transpose to `gx`."""
+        for k in range(len(self.matrices)):
+            self.add_product(
+                gy[self.targets[k]], self.matrices[k].transpose(1, 2), gx[self.sources[k]], groups
+            )
+
+    def add_product(self, x: Tensor, matrix: Tensor, y: Tensor, groups: list[Tensor]):
+        """y += x @ matrix, one matrix product over all nodes and components, or one per species."""
+        if matrix.size(0) == 1:
+            y.view(-1, matrix.size(2)).addmm_(x.view(-1, matrix.size(1)), matrix[0])
+        else:
+            for species, nodes in enumerate(groups):
+                if nodes.size(0) > 0:
+                    rows = x.index_select(0, nodes).view(-1, matrix.size(1)) @ matrix[species]
+                    y.index_add_(0, nodes, rows.view(nodes.size(0), y.size(1), y.size(2)))
+
+
+def _pad_matrix(
+    matrix: Tensor, source: Layout, source_block: int, target: Layout, target_block: int
+) -> Tensor:
+    """(species, copies_in * padded, copies_out * padded)."""
+    c_in, c_out = source.channels, target.channels
+    n_in, n_out = source.blocks[source_block].copies, target.blocks[target_block].copies
+    padded = matrix.new_zeros((matrix.shape[0], n_in, pad_channels(c_in), n_out, pad_channels(c_out)))
+    padded[:, :, :c_in, :, :c_out] = matrix.reshape(matrix.shape[0], n_in, c_in, n_out, c_out)
+    return padded.reshape(matrix.shape[0], n_in * pad_channels(c_in), n_out * pad_channels(c_out))
+
+
+class Affine(torch.nn.Module):
+    """y = bias[species] + sum over earlier layers s of maps[s](B_s)."""
+
+    biases: list[Tensor]
+    layers: list[int]
+
+    def __init__(self, node_map: NodeMap, dtype: torch.dtype):
+        super().__init__()
+        layout = node_map.target
+        self.biases = []
+        for b in range(len(layout.blocks)):
+            rows = node_map.bias[:, layout.offsets[b] : layout.offsets[b + 1]]
+            padded = rows.new_zeros((*rows.shape[:2], pad_channels(layout.channels)))
+            padded[..., : layout.channels] = rows
+            self.biases.append(padded.to(dtype))
+        present = [s for s, part in enumerate(node_map.maps) if part is not None]
+        self.layers = present
+        self.maps = torch.nn.ModuleList([Linear(node_map.maps[s], dtype) for s in present])
+
+    def forward(self, B: list[list[Tensor]], species: Tensor, groups: list[Tensor]) -> list[Tensor]:
+        """Blocks (n, rows, channels)."""
+        y = [bias.index_select(0, species) for bias in self.biases]
+        for k, part in enumerate(self.maps):
+            part(B[self.layers[k]], y, groups)
+        return y
+
+    @torch.jit.export
+    def reverse(self, gy: list[Tensor], gB: list[list[Tensor]], groups: list[Tensor]):
+        """Add the gradients to those of every B."""
+        for k, part in enumerate(self.maps):
+            part.reverse(gy, gB[self.layers[k]], groups)
+
+
+class Graph(NamedTuple):
+    """Edges and nodes as the stages want them.
+
+    Attributes:
+        r, Y: (n_edges,) Å and (n_edges, n_y).
+        senders, receivers, sender_species: (n_edges,) int64. pair: (n_edges,) row of the radial table, or None.
+        by_receiver: (n_local + 1,) offsets of the edges of every receiver. by_sender: (n_nodes + 1,), into sender_order.
+        z: (n_local,) species. groups: the local nodes of every species.
+    """
+
+    r: Tensor
+    Y: Tensor
+    senders: Tensor
+    receivers: Tensor
+    sender_species: Tensor
+    pair: Tensor | None
+    by_receiver: Tensor
+    by_sender: Tensor
+    sender_order: Tensor
+    z: Tensor
+    groups: list[Tensor]
+
+
+class Tape(NamedTuple):
+    """What a layer's reverse needs: u, m, and in Density blocks 1 + rho (n_local,) and d(density)/dr (n_edges,)."""
+
+    u: list[Tensor]
+    m: list[Tensor]
+    one_plus_rho: Tensor
+    slope: Tensor
+
+
+class Interaction(torch.nn.Module):
+    """One layer: u -> A -> m -> B, and back."""
+
+    def __init__(self, layer: Layer, table: RadialTable, dtype: torch.dtype, first: bool):
+        super().__init__()
+        self.dtype = dtype
+        self.first = first  # its u depends on the sender's species alone
+        self.up = Affine(layer.up, dtype)
+        self.convolution = _build_convolution(layer.convolution, table, dtype)
+        self.message = Linear(layer.message, dtype)
+        self.message_rows: list[int] = [block.n_rows for block in layer.message.target.blocks]
+        self.message_channels = pad_channels(layer.message.target.channels)
+        self.contraction = _build_contraction(layer, dtype)
+        self.has_density = layer.convolution.density is not None
+
+    def forward(self, graph: Graph, u: list[Tensor]) -> tuple[Tape, list[Tensor]]:
+        """B (n_local, rows, channels) per block; `u` has one row per node, in the first layer one per species."""
+        n = graph.z.size(0)
+        rows = graph.sender_species if self.first else graph.senders
+        A = self.convolution.forward(u, graph.r, graph.Y, graph.by_receiver, rows, graph.pair)
+        m = [torch.zeros([n, k, self.message_channels], dtype=self.dtype) for k in self.message_rows]
+        self.message(A, m, graph.groups)
+        one_plus_rho, slope = torch.ones([0], dtype=self.dtype), torch.zeros([0], dtype=self.dtype)
+        if self.has_density:
+            density, slope = self.convolution.density(graph.r, graph.pair)
+            one_plus_rho = torch.ones([n], dtype=self.dtype).index_add_(0, graph.receivers, density)
+            m = [block / one_plus_rho[:, None, None] for block in m]
+        return Tape(u, m, one_plus_rho, slope), self.contraction.forward(m, graph.z)
+
+    @torch.jit.export
+    def reverse(self, graph: Graph, tape: Tape, gB: list[Tensor], gr: Tensor, gY: Tensor) -> list[Tensor]:
+        """Add to gr and gY; returns gu, empty in the first layer."""
+        n = graph.z.size(0)
+        g = self.contraction.reverse(tape.m, gB, graph.z)
+        if self.has_density:
+            dot = torch.zeros([n], dtype=self.dtype)
+            for k in range(len(g)):
+                dot += (g[k] * tape.m[k]).sum(dim=[1, 2])
+            gr -= (dot / tape.one_plus_rho).index_select(0, graph.receivers) * tape.slope
+            g = [block / tape.one_plus_rho[:, None, None] for block in g]
+        gA = self.convolution.allocate_target(n)
+        self.message.reverse(g, gA, graph.groups)
+        if self.first:
+            return self.convolution.reverse(
+                tape.u, gA, graph.r, graph.Y, graph.by_receiver, None, graph.sender_species, graph.receivers,
+                graph.pair, gr, gY, False,
+            )  # fmt: skip
+        return self.convolution.reverse(
+            tape.u, gA, graph.r, graph.Y, graph.by_sender, graph.sender_order, graph.senders, graph.receivers,
+            graph.pair, gr, gY, True,
+        )  # fmt: skip
+
+
+def _build_convolution(conv: Convolution, table: RadialTable, dtype: torch.dtype):
+    """The kernel's object: paths, couplings, radial table in storage layout."""
+    channels, padded = conv.source.channels, pad_channels(conv.source.channels)
+    rows, entry = [], 0
+    starts = []
+    for path in conv.paths:
+        starts.append(entry)
+        rows.append(
+            [path.l1, path.l2, path.l3, path.source, path.source_copy, conv.source.blocks[path.source].copies,
+             path.target, path.target_copy, conv.target.blocks[path.target].copies, entry]
+        )  # fmt: skip
+        entry += 1 if path.l2 == 0 else (2 * path.l1 + 1) * (2 * path.l3 + 1)
+    indices, values = _couplings(conv, starts)
+    n_pairs, n_rows, _ = table.coefficients.shape
+    n_paths = len(conv.paths)
+    coefficients = table.coefficients.new_zeros((n_pairs, n_rows, n_paths, padded))
+    coefficients[..., :channels] = table.coefficients[..., : table.n_radial].unflatten(
+        -1, (n_paths, channels)
+    )
+    coefficients = coefficients.flatten(2)
+    if conv.density is not None:
+        density = table.coefficients.new_zeros((n_pairs, n_rows, CHANNEL_MULTIPLE))
+        density[..., 0] = table.coefficients[..., table.n_radial]
+        coefficients = torch.cat([coefficients, density], dim=-1)
+    return torch.classes.mdplugin.Convolution(
+        torch.tensor(rows, dtype=torch.int64),
+        indices,
+        values,
+        coefficients.to(dtype).contiguous(),
+        table.pieces.contiguous(),
+        table.r_max,
+        padded,
+        (conv.l_max + 1) ** 2,
+    )
+
+
+def _couplings(conv: Convolution, starts: list[int]) -> tuple[Tensor, Tensor]:
+    """[entry, row of Y] and values; a path with l2 = 0 is a multiple of the identity and has one entry."""
+    indices, values = [], []
+    for (k, row_u, row_Y, row_A), value in zip(conv.indices.tolist(), conv.values.tolist(), strict=True):
+        path = conv.paths[k]
+        m1 = (row_u - conv.source.row(path.source, 0, path.source_copy)) // conv.source.blocks[
+            path.source
+        ].copies
+        m3 = (row_A - conv.target.row(path.target, 0, path.target_copy)) // conv.target.blocks[
+            path.target
+        ].copies
+        if path.l2 == 0:
+            if m1 == 0:
+                indices.append((starts[k], row_Y))
+                values.append(value)
+            continue
+        indices.append((starts[k] + m1 * (2 * path.l3 + 1) + m3, row_Y))
+        values.append(value)
+    return torch.tensor(indices, dtype=torch.int64), torch.tensor(values, dtype=torch.float64)
+
+
+def _build_contraction(layer: Layer, dtype: torch.dtype):
+    contraction = layer.contraction
+    padded = pad_channels(contraction.source.channels)
+    tensors = []
+    for term in contraction.terms:
+        n_m = 2 * contraction.target.blocks[term.target].l + 1
+        weights = term.weights.new_zeros((*term.weights.shape[:2], padded))
+        weights[..., : term.weights.shape[2]] = term.weights
+        tensors += [
+            torch.tensor([term.target, term.degree, n_m, term.n_paths], dtype=torch.int64),
+            term.monomials.contiguous(),
+            term.indices.contiguous(),
+            term.values.contiguous(),
+            weights.to(dtype).contiguous(),
+        ]
+    source_rows = [block.n_rows for block in contraction.source.blocks]
+    target_rows = [block.n_rows for block in contraction.target.blocks]
+    return torch.classes.mdplugin.Contraction(source_rows, target_rows, padded, tensors)

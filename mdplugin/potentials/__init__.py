@@ -1,0 +1,21 @@
+"""The potentials and structures that come with the package, by name."""
+
+from pathlib import Path
+
+_DIRECTORY = Path(__file__).resolve().parent
+
+
+def names() -> tuple[str, ...]:
+    """Names of the bundled potentials; each has a model card NAME.md."""
+    return tuple(sorted(file.stem for file in _DIRECTORY.glob("*.json")))
+
+
+def path(name: str) -> Path:
+    """The JSON of a bundled potential; its weights lie beside it as safetensors."""
+    return _DIRECTORY / f"{name}.json"
+
+
+def find_structure(text: str) -> Path | None:
+    """The bundled structure called `text` ("water-64"), or None."""
+    file = _DIRECTORY / f"{text}.xyz"
+    return file if file.is_file() else None
