@@ -1,0 +1,117 @@
+"""File or name -> a potential that both engines can run: the artifact to judge, or its float64 reference."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import ase
+from ase.calculators.calculator import Calculator
+from ase.data import chemical_symbols
+
+import mdplugin
+from mdplugin import potentials
+from mdplugin.artifact import is_artifact
+from mdplugin.errors import CaseError, StructureError
+
+REFERENCE_FILE = "reference.pt"  # the name that LammpsEngine gives it too
+REFERENCE_PRECISION = "fp64"
+
+
+@dataclass(frozen=True)
+class Potential:
+    """What is run, and what the report says of it.
+
+    Attributes:
+        name: for people.
+        calculator: ASE calculator with energy and forces.
+        path: the artifact, for LAMMPS; None for a calculator that is no artifact.
+        precision: policy of the artifact.
+        sha256: of the artifact's bytes.
+        source: name and hash of the checkpoint it was exported from.
+    """
+
+    name: str
+    calculator: Calculator
+    path: Path | None = None
+    precision: str | None = None
+    sha256: str | None = None
+    source: dict | None = None
+
+    def describe(self) -> dict:
+        """The facts that go into the report."""
+        return {name: getattr(self, name) for name in ("name", "precision", "sha256", "source")}
+
+
+def load_potential(path: str | os.PathLike, threads: int | None) -> Potential:
+    """Load an artifact for both engines.
+
+    Raises:
+        ArtifactError: not an artifact.
+    """
+    path = Path(path)
+    artifact = mdplugin.load(path)
+    return Potential(
+        name=path.name,
+        calculator=mdplugin.MACEQuantCalculator(artifact, threads=threads),
+        path=path.resolve(),
+        precision=artifact.manifest.precision,
+        sha256=hash_file(path),
+        source=artifact.manifest.source,
+    )
+
+
+def load_reference(source: str | os.PathLike, directory: Path, head: str, threads: int | None) -> Potential:
+    """The float64 reference: an fp64 artifact as it is, a checkpoint exported to `directory`.
+
+    The export compares the artifact with mace-torch and refuses to write it unless they agree.
+
+    Raises:
+        CaseError: an artifact of another precision.
+        CheckpointError, FidelityError: the checkpoint cannot be exported.
+    """
+    if is_artifact(source):
+        require_reference_precision(source)
+        return load_potential(source, threads)
+    target = directory / REFERENCE_FILE
+    mdplugin.export_model(source, target, REFERENCE_PRECISION, head=head)
+    return load_potential(target, threads)
+
+
+def require_reference_precision(source: str | os.PathLike) -> None:
+    """Raise CaseError if `source` is an artifact that is not fp64."""
+    if not is_artifact(source):
+        return
+    precision = mdplugin.read_manifest(source).precision
+    if precision != REFERENCE_PRECISION:
+        raise CaseError(
+            f"reference {source}: expected a checkpoint or an artifact of precision {REFERENCE_PRECISION}, "
+            f"got an artifact of precision {precision}"
+        )
+
+
+def find_bundled_box(reference: str | os.PathLike) -> Path | None:
+    """The bundled box of the bundled potential that `reference` is, or None."""
+    name = str(reference)
+    if is_artifact(reference):
+        name = Path(mdplugin.read_manifest(reference).source["name"]).stem
+    if name not in potentials.names():
+        return None
+    return potentials.find_structure(f"{name}-64")
+
+
+def require_elements(atoms: ase.Atoms, path: str | os.PathLike) -> None:
+    """Raise StructureError if the artifact at `path` does not know an element of `atoms`."""
+    manifest = mdplugin.read_manifest(path)
+    if unknown := sorted(set(atoms.numbers) - set(manifest.atomic_numbers)):
+        symbols = " ".join(chemical_symbols[number] for number in unknown)
+        raise StructureError(
+            f"structure: elements {symbols} are not in {Path(path).name}; it knows "
+            f"{' '.join(manifest.elements)}"
+        )
+
+
+def hash_file(path: str | os.PathLike) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

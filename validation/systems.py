@@ -1,0 +1,90 @@
+"""Case -> the atoms it starts from: structure, velocities at the temperature, no total momentum."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import ase
+import ase.io
+import numpy as np
+from ase import units
+
+from mdplugin import potentials
+from mdplugin.errors import CaseError, StructureError
+from mdplugin.validation.potential import find_bundled_box
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Atoms as read, and the file they came from."""
+
+    path: Path
+    atoms: ase.Atoms
+
+
+def find_structure(structure: str | os.PathLike | None, reference: str | os.PathLike) -> Structure:
+    """Read the structure of a case.
+
+    Args:
+        structure: a file, a bundled structure's name, or None for the bundled box of the `reference`.
+
+    Raises:
+        CaseError: no structure given and the reference has none of its own.
+        StructureError: no such file, ASE cannot read it, or it cannot be run.
+    """
+    if structure is None:
+        path = find_bundled_box(reference)
+        if path is None:
+            raise CaseError(
+                f"structure: expected a file that ASE reads, got none, and {reference} is not a bundled "
+                "potential with a box of its own: give --structure FILE"
+            )
+    else:
+        path = potentials.find_structure(str(structure)) or Path(structure)
+    atoms = _read(path)
+    require_runnable(atoms, path)
+    return Structure(path, atoms)
+
+
+def _read(path: Path) -> ase.Atoms:
+    try:
+        read = ase.io.read(path)
+    except FileNotFoundError as error:
+        raise StructureError(f"structure {path}: no such file, nor a bundled structure") from error
+    except Exception as error:  # ASE's readers raise anything from KeyError to their own classes
+        raise StructureError(
+            f"structure {path}: ASE cannot read it ({type(error).__name__}: {error})"
+        ) from error
+    atoms = read.copy()  # without stored results
+    atoms.set_constraint(read.constraints)
+    return atoms
+
+
+def require_runnable(atoms: ase.Atoms, where: str | os.PathLike) -> None:
+    """Raise StructureError if `atoms` have no dynamics with 3 N - 3 degrees of freedom."""
+    if len(atoms) < 2:
+        raise StructureError(f"structure {where}: expected at least 2 atoms, got {len(atoms)}")
+    if atoms.constraints:
+        raise StructureError(
+            f"structure {where}: expected no constraints (they take energy out of the account), got "
+            f"{len(atoms.constraints)}: remove them from the file"
+        )
+    if not np.isfinite(atoms.positions).all() or not np.isfinite(atoms.cell.array).all():
+        raise StructureError(f"structure {where}: expected finite positions and cell, got NaN or infinity")
+    if not (atoms.get_masses() > 0).all():
+        raise StructureError(f"structure {where}: expected positive masses, got {atoms.get_masses().min():g}")
+
+
+def draw_velocities(atoms: ase.Atoms, temperature_K: float, seed: int) -> ase.Atoms:
+    """A copy of `atoms` with Maxwell-Boltzmann velocities and zero total momentum."""
+    widths = np.sqrt(units.kB * temperature_K * atoms.get_masses())
+    drawn = atoms.copy()
+    drawn.set_momenta(widths[:, None] * np.random.default_rng(seed).normal(size=(len(atoms), 3)))
+    stop_drifting(drawn)
+    return drawn
+
+
+def stop_drifting(atoms: ase.Atoms) -> None:
+    """Take the total momentum out of `atoms`, in place."""
+    velocity = atoms.get_momenta().sum(axis=0) / atoms.get_masses().sum()
+    atoms.set_velocities(atoms.get_velocities() - velocity)
