@@ -15,6 +15,7 @@ from mdplugin.model import Convolution, Layer, Layout, LinearMap, NodeMap
 from mdplugin.tables import RadialTable
 
 CHANNEL_MULTIPLE = 16  # kernels.h: channel_multiple
+LARGEST_BLOCK = 2048  # kernel_edges.h: max_block_functions
 
 
 def pad_channels(channels: int) -> int:
@@ -112,7 +113,7 @@ class Graph(NamedTuple):
     Attributes:
         r, Y: (n_edges,) Å and (n_edges, n_y).
         senders, receivers, sender_species: (n_edges,) int64. pair: (n_edges,) row of the radial table, or None.
-        by_receiver: (n_local + 1,) offsets of the edges of every receiver. by_sender: (n_nodes + 1,), into sender_order.
+        offsets: (n_local + 1,) into order, the edges of every receiver by distance.
         z: (n_local,) species. groups: the local nodes of every species.
     """
 
@@ -122,9 +123,8 @@ class Graph(NamedTuple):
     receivers: Tensor
     sender_species: Tensor
     pair: Tensor | None
-    by_receiver: Tensor
-    by_sender: Tensor
-    sender_order: Tensor
+    offsets: Tensor
+    order: Tensor
     z: Tensor
     groups: list[Tensor]
 
@@ -157,7 +157,7 @@ class Interaction(torch.nn.Module):
         """B (n_local, rows, channels) per block; `u` has one row per node, in the first layer one per species."""
         n = graph.z.size(0)
         rows = graph.sender_species if self.first else graph.senders
-        A = self.convolution.forward(u, graph.r, graph.Y, graph.by_receiver, rows, graph.pair)
+        A = self.convolution.forward(u, graph.r, graph.Y, graph.offsets, graph.order, rows, graph.pair)
         m = [torch.zeros([n, k, self.message_channels], dtype=self.dtype) for k in self.message_rows]
         self.message(A, m, graph.groups)
         one_plus_rho, slope = torch.ones([0], dtype=self.dtype), torch.zeros([0], dtype=self.dtype)
@@ -180,15 +180,10 @@ class Interaction(torch.nn.Module):
             g = [block / tape.one_plus_rho[:, None, None] for block in g]
         gA = self.convolution.allocate_target(n)
         self.message.reverse(g, gA, graph.groups)
-        if self.first:
-            return self.convolution.reverse(
-                tape.u, gA, graph.r, graph.Y, graph.by_receiver, None, graph.sender_species, graph.receivers,
-                graph.pair, gr, gY, False,
-            )  # fmt: skip
+        rows = graph.sender_species if self.first else graph.senders
         return self.convolution.reverse(
-            tape.u, gA, graph.r, graph.Y, graph.by_sender, graph.sender_order, graph.senders, graph.receivers,
-            graph.pair, gr, gY, True,
-        )  # fmt: skip
+            tape.u, gA, graph.r, graph.Y, graph.offsets, graph.order, rows, graph.pair, gr, gY, not self.first
+        )
 
 
 def _build_convolution(conv: Convolution, table: RadialTable, dtype: torch.dtype):
@@ -204,22 +199,12 @@ def _build_convolution(conv: Convolution, table: RadialTable, dtype: torch.dtype
         )  # fmt: skip
         entry += 1 if path.l2 == 0 else (2 * path.l1 + 1) * (2 * path.l3 + 1)
     indices, values = _couplings(conv, starts)
-    n_pairs, n_rows, _ = table.coefficients.shape
-    n_paths = len(conv.paths)
-    coefficients = table.coefficients.new_zeros((n_pairs, n_rows, n_paths, padded))
-    coefficients[..., :channels] = table.coefficients[..., : table.n_radial].unflatten(
-        -1, (n_paths, channels)
-    )
-    coefficients = coefficients.flatten(2)
-    if conv.density is not None:
-        density = table.coefficients.new_zeros((n_pairs, n_rows, CHANNEL_MULTIPLE))
-        density[..., 0] = table.coefficients[..., table.n_radial]
-        coefficients = torch.cat([coefficients, density], dim=-1)
     return torch.classes.mdplugin.Convolution(
         torch.tensor(rows, dtype=torch.int64),
         indices,
         values,
-        coefficients.to(dtype).contiguous(),
+        _block_functions(table, len(conv.paths), channels).to(dtype).contiguous(),
+        table.coefficients[:, None, :, table.n_radial :].to(dtype).contiguous(),
         table.pieces.contiguous(),
         table.r_max,
         padded,
@@ -227,8 +212,18 @@ def _build_convolution(conv: Convolution, table: RadialTable, dtype: torch.dtype
     )
 
 
+def _block_functions(table: RadialTable, n_paths: int, channels: int) -> Tensor:
+    """Knots (pairs, blocks, rows, paths * width): a block holds `width` channels of all paths (kernels.h: RadialTable)."""
+    n_pairs, n_rows, _ = table.coefficients.shape
+    padded = pad_channels(channels)
+    width = 32 if padded % 32 == 0 and n_paths * 32 <= LARGEST_BLOCK else CHANNEL_MULTIPLE
+    knots = table.coefficients.new_zeros((n_pairs, n_rows, n_paths, padded))
+    knots[..., :channels] = table.coefficients[..., : table.n_radial].unflatten(-1, (n_paths, channels))
+    return knots.unflatten(-1, (-1, width)).permute(0, 3, 1, 2, 4).flatten(3)
+
+
 def _couplings(conv: Convolution, starts: list[int]) -> tuple[Tensor, Tensor]:
-    """[entry, row of Y] and values; a path with l2 = 0 is a multiple of the identity and has one entry."""
+    """[entry, row of Y] and values, by row of Y; a path with l2 = 0 is a multiple of the identity and has one entry."""
     indices, values = [], []
     for (k, row_u, row_Y, row_A), value in zip(conv.indices.tolist(), conv.values.tolist(), strict=True):
         path = conv.paths[k]
@@ -245,7 +240,11 @@ def _couplings(conv: Convolution, starts: list[int]) -> tuple[Tensor, Tensor]:
             continue
         indices.append((starts[k] + m1 * (2 * path.l3 + 1) + m3, row_Y))
         values.append(value)
-    return torch.tensor(indices, dtype=torch.int64), torch.tensor(values, dtype=torch.float64)
+    order = sorted(range(len(values)), key=lambda k: indices[k][1])
+    return (
+        torch.tensor([indices[k] for k in order], dtype=torch.int64),
+        torch.tensor([values[k] for k in order], dtype=torch.float64),
+    )
 
 
 def _build_contraction(layer: Layer, dtype: torch.dtype):

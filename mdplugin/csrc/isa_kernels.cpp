@@ -7,8 +7,8 @@
 namespace mdplugin::MDPLUGIN_ISA {
 
 template <typename T>
-constexpr Kernels<T> table = {&edge_geometry<T>,   &reverse_edge_geometry<T>, &convolve<T>,        &reverse_convolve<T>,
-                              &radial_function<T>, &contract<T>,              &reverse_contract<T>};
+constexpr Kernels<T> table = {&edge_geometry<T>, &reverse_edge_geometry<T>, &convolve<T>, &reverse_convolve<T>,
+                              &add_rows<T>,      &radial_function<T>,       &contract<T>, &reverse_contract<T>};
 
 const Kernels<float> &float_kernels() { return table<float>; }
 const Kernels<double> &double_kernels() { return table<double>; }

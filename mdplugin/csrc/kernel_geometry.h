@@ -14,7 +14,6 @@ namespace mdplugin::MDPLUGIN_ISA {
 
 using Real = Vector<double>;
 constexpr int n_lanes = lanes<double>;
-constexpr int max_y = (max_degree + 1) * (max_degree + 1);
 
 struct Direction {
   Real x, y, z, r, inverse_r;

@@ -21,53 +21,66 @@ struct Path {
   int entry;
 };
 
-/// T[entry] += value * Y[y].
+/// T[entry] += value * Y[y]; sorted by y.
 struct Coupling {
   int entry, y;
   double value;
+};
+
+/// Blocks of rows that lie one after the other: block b has rows[b].
+struct RowBlocks {
+  int n;
+  const int *rows;
 };
 
 struct ConvolutionPlan {
   int channels, n_y, n_entries, n_paths, n_couplings;
   const Path *paths;
   const Coupling *couplings;
+  RowBlocks target;
 };
 
 /// R_f(r) = sum_j w_j(t) c[(i + j), f] on interval i = floor(r / step) of uniform knots, t = r / step - i.
+///
+/// Functions are stored in blocks: block b holds the channels [b width, (b + 1) width) of all paths, path after path. So
+/// what one edge reads lies together, and what the next one reads overlaps with it if edges are sorted by r.
 template <typename T>
 struct RadialTable {
-  const T *coefficients;  // (pairs, n_rows, n_functions)
-  std::int64_t n_rows, n_functions;
+  const T *coefficients;  // (pairs, n_blocks, n_rows, n_functions)
+  std::int64_t n_blocks, n_rows, n_functions;  // functions of one block: paths x width
   int size;                               // weights per interval
   double inverse_step;
   double pieces[max_spline * max_spline];  // w_j(t) = sum_k pieces[j, k] t^k
   const std::int64_t *pair;                // (n_edges,), or null where all pairs share one table
 };
 
-/// Edges grouped by a center: edges order[offsets[c]] ... order[offsets[c + 1] - 1]; order null: the identity.
+/// Edges sorted by receiver: those of receiver i are order[offsets[i]] ... order[offsets[i + 1] - 1].
 template <typename T>
 struct EdgeWalk {
   const std::int64_t *offsets, *order;
-  const T *r, *Y;                           // (n_edges,), (n_edges, n_y)
-  const std::int64_t *source_row, *target_row;  // (n_edges,) rows of u and of A
+  const T *r, *Y;                  // (n_edges,), (n_edges, n_y)
+  const std::int64_t *source_row;  // (n_edges,) row of u
 };
 
-/// Terms of a symmetric contraction: for target block b and degree nu, B_M += sum_q W[q] sum U[M, q, t] prod_t.
-struct ContractionTerm {
-  int target, degree, n_monomials, n_paths, n_m;
-  const std::int32_t *monomials;   // (n_monomials, degree) rows of m
-  // couplings sorted by (M, path); `path_offsets` (n_m * n_paths + 1)
-  const std::int32_t *path_offsets, *monomial_of;
-  const double *values;
-  // the same couplings sorted by monomial; `monomial_offsets` (n_monomials + 1), index M * n_paths + path
-  const std::int32_t *monomial_offsets, *pair_of;
-  const double *values_by_monomial;
-  std::int64_t weight_species_stride;  // 0 where all species share the weights
+/// One product of rows of m: that of the last step with one factor less, times m[factor]; `degree` 0: one. Its branches
+/// are [first, last).
+struct Step {
+  std::int32_t factor, degree, first, last;
 };
 
-template <typename T>
-struct ContractionWeights {
-  const T *weights;  // (n_species or 1, n_paths, channels)
+/// B[target] += product * sum of D[leaf] * m[factors[leaf]] over the leaves [first, last), which are at least one.
+struct Branch {
+  std::int32_t target, first, last;
+};
+
+/// A symmetric contraction as polynomials: products are visited depth first, so that those above lie on a short stack.
+struct ContractionPlan {
+  int channels, n_steps, n_leaves, n_rows, n_targets;
+  RowBlocks source, target;
+  std::int64_t species_stride;  // blocks of `channel_multiple` channels per species; 0 where all species share D
+  const Step *steps;
+  const Branch *branches;
+  const std::int32_t *factors;  // (n_leaves)
 };
 
 template <typename T>
@@ -79,16 +92,16 @@ struct Kernels {
                    std::int64_t end, const T *const *u, T *const *A);
   void (*reverse_convolve)(const ConvolutionPlan &, const RadialTable<T> &, const EdgeWalk<T> &,
                            std::int64_t begin, std::int64_t end, const T *const *u, const T *const *gA,
-                           T *const *gu, T *gr, T *gY);
-  void (*radial_function)(const RadialTable<T> &, std::int64_t column, std::int64_t begin, std::int64_t end,
-                          const T *r, T *value, T *derivative);
-  void (*contract)(int n_terms, const ContractionTerm *, const ContractionWeights<T> *, int n_source_blocks,
-                   const int *source_rows, int channels, const std::int64_t *species, std::int64_t begin,
+                           const std::int32_t *gu_row, T *const *gu, T *gr, T *gY);
+  void (*add_rows)(std::int64_t size, const std::int64_t *offsets, const T *const *rows, std::int64_t begin,
+                   std::int64_t end, T *out);
+  void (*radial_function)(const RadialTable<T> &, std::int64_t begin, std::int64_t end, const T *r, T *value,
+                          T *derivative);
+  // coefficients D: (species or 1, channels / channel_multiple, n_leaves, channel_multiple)
+  void (*contract)(const ContractionPlan &, const T *coefficients, const std::int64_t *species, std::int64_t begin,
                    std::int64_t end, const T *const *m, T *const *B);
-  void (*reverse_contract)(int n_terms, const ContractionTerm *, const ContractionWeights<T> *,
-                           int n_source_blocks, const int *source_rows, int channels,
-                           const std::int64_t *species, std::int64_t begin, std::int64_t end,
-                           const T *const *m, const T *const *gB, T *const *gm);
+  void (*reverse_contract)(const ContractionPlan &, const T *coefficients, const std::int64_t *species,
+                           std::int64_t begin, std::int64_t end, const T *const *m, const T *const *gB, T *const *gm);
 };
 
 /// The kernels for the widest instruction set of this processor.

@@ -39,14 +39,34 @@ inline void store(T *p, Vector<T> v) {
   std::memcpy(p, &v, sizeof v);
 }
 
-/// Sum over the lanes, in a fixed tree.
 template <typename T>
-inline T sum(Vector<T> v) {
-  T part[lanes<T>];
-  std::memcpy(part, &v, sizeof v);
-  for (int width = lanes<T> / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) part[i] += part[i + width];
-  return part[0];
+struct IndexOf;
+template <>
+struct IndexOf<float> {
+  using type = std::int32_t;
+};
+template <>
+struct IndexOf<double> {
+  using type = std::int64_t;
+};
+
+/// sums[i] = sum over the lanes of v[i] for as many vectors as a vector has lanes, in a fixed tree: neighbouring
+/// lanes of neighbouring vectors are added until one vector is left. Overwrites v.
+template <typename T>
+inline void sum_each(Vector<T> *v, T *sums) {
+  typedef typename IndexOf<T>::type Indices __attribute__((vector_size(MDPLUGIN_VECTOR_BYTES)));
+  Indices even, odd;
+#pragma GCC unroll 16
+  for (int i = 0; i < lanes<T>; ++i) {
+    even[i] = 2 * i;
+    odd[i] = 2 * i + 1;
+  }
+#pragma GCC unroll 4
+  for (int n = lanes<T> / 2; n > 0; n /= 2)
+#pragma GCC unroll 8
+    for (int i = 0; i < n; ++i)
+      v[i] = __builtin_shuffle(v[2 * i], v[2 * i + 1], even) + __builtin_shuffle(v[2 * i], v[2 * i + 1], odd);
+  store(sums, v[0]);
 }
 
 }  // namespace mdplugin::MDPLUGIN_ISA

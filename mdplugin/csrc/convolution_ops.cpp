@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: MIT
+// The convolution as a torch class: check, allocate, run over threads. No arithmetic here.
+//
+// Threads take whole receivers, and every output row is summed in one fixed order (scatter.h): results are bitwise the
+// same for any number of threads.
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty_like.h>
+#include <torch/custom_class.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels.h"
+#include "scatter.h"
+#include "torch_border.h"
+
+namespace mdplugin {
+namespace {
+
+/// A convolution with its couplings and radial table (kernels.h: ConvolutionPlan, RadialTable).
+class Convolution : public torch::CustomClassHolder {
+ public:
+  /// paths (n_paths, 10) int64 as struct Path; indices (n_couplings, 2) int64 and values (n_couplings,) float64, sorted
+  /// by row of Y; table (pairs, blocks, rows, functions of a block); density (pairs, 1, rows, 1) or without column;
+  /// pieces (size, size) float64.
+  Convolution(Tensor paths, Tensor indices, Tensor values, Tensor table, Tensor density, Tensor pieces, double r_max,
+              std::int64_t channels, std::int64_t n_y)
+      : paths_(std::move(paths)), indices_(std::move(indices)), values_(std::move(values)), table_(std::move(table)),
+        density_(std::move(density)), pieces_(std::move(pieces)), r_max_(r_max), channels_(channels), n_y_(n_y) {
+    read_paths();
+    read_couplings();
+    const std::int64_t size = pieces_.size(0);
+    TORCH_CHECK(size == 4 || size == 6, "mdplugin: radial table: expected 4 or 6 weights per interval, got ", size);
+    TORCH_CHECK(channels_ % channel_multiple == 0 && channels_ * n_paths() <= 16384,
+                "mdplugin: convolution: too many or unpadded channels: ", channels_);
+    TORCH_CHECK(table_.size(3) <= 2048 && table_.size(1) * table_.size(3) == channels_ * n_paths(),
+                "mdplugin: radial table: expected blocks of ", n_paths(), " paths, got ", table_.sizes());
+  }
+
+  /// A of every receiver; edges are sorted by receiver, `offsets` (n + 1).
+  Tensors forward(const Tensors &u, const Tensor &r, const Tensor &Y, const Tensor &offsets, const Tensor &order,
+                  const Tensor &source_row, const std::optional<Tensor> &pair) const {
+    const std::int64_t n = offsets.size(0) - 1;
+    Tensors A = allocate(n, target_rows_, channels_, r);
+    dispatch(r, [&](auto zero) {
+      using T = decltype(zero);
+      const EdgeWalk<T> walk = make_walk<T>(r, Y, offsets, order, source_row);
+      const auto table = make_table<T>(table_, pair);
+      const auto sources = pointers<T>(u);
+      const auto targets = mutable_pointers<T>(A);
+      at::parallel_for(0, n, 1, [&](std::int64_t begin, std::int64_t end) {
+        kernels<T>().convolve(plan(), table, walk, begin, end, sources.data(), targets.data());
+      });
+    });
+    return A;
+  }
+
+  /// Adds to gr and gY; returns gu, empty unless `with_source`.
+  Tensors reverse(const Tensors &u, const Tensors &gA, const Tensor &r, const Tensor &Y, const Tensor &offsets,
+                  const Tensor &order, const Tensor &source_row, const std::optional<Tensor> &pair, const Tensor &gr,
+                  const Tensor &gY, bool with_source) const {
+    Tensors gu;
+    dispatch(r, [&](auto zero) {
+      using T = decltype(zero);
+      const EdgeWalk<T> walk = make_walk<T>(r, Y, offsets, order, source_row);
+      const auto table = make_table<T>(table_, pair);
+      const auto sources = pointers<T>(u), gradients = pointers<T>(gA);
+      const auto run = [&](std::int64_t begin, std::int64_t end, const std::int32_t *rows, T *const *targets) {
+        kernels<T>().reverse_convolve(plan(), table, walk, begin, end, sources.data(), gradients.data(), rows, targets,
+                                      gr.mutable_data_ptr<T>(), gY.mutable_data_ptr<T>());
+      };
+      if (with_source)
+        gu = scatter<T>(walk, offsets.size(0) - 1, u, run);
+      else
+        at::parallel_for(0, offsets.size(0) - 1, 1,
+                         [&](std::int64_t begin, std::int64_t end) { run(begin, end, nullptr, nullptr); });
+    });
+    return gu;
+  }
+
+  /// For gA, whose blocks have the layout of A: zeros.
+  Tensors allocate_target(std::int64_t n) const {
+    Tensors gA = allocate(n, target_rows_, channels_, table_);
+    for (Tensor &block : gA) block.zero_();
+    return gA;
+  }
+
+  /// The density of Density blocks and its derivative at every edge.
+  std::tuple<Tensor, Tensor> density(const Tensor &r, const std::optional<Tensor> &pair) const {
+    Tensor value = at::empty_like(r), slope = at::empty_like(r);
+    dispatch(r, [&](auto zero) {
+      using T = decltype(zero);
+      kernels<T>().radial_function(make_table<T>(density_, pair), 0, r.size(0), r.const_data_ptr<T>(),
+                                   value.mutable_data_ptr<T>(), slope.mutable_data_ptr<T>());
+    });
+    return {value, slope};
+  }
+
+  std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, double, std::int64_t, std::int64_t> state() const {
+    return {paths_, indices_, values_, table_, density_, pieces_, r_max_, channels_, n_y_};
+  }
+
+ private:
+  std::int64_t n_paths() const { return std::int64_t(plan_paths_.size()); }
+
+  /// gu of all senders, from run(first receiver, last, row of every edge, blocks of rows) over blocks of receivers.
+  template <typename T, typename Run>
+  Tensors scatter(const EdgeWalk<T> &walk, std::int64_t n_receivers, const Tensors &u, const Run &run) const {
+    const std::int64_t n_senders = u[0].size(0);
+    const SenderBlocks blocks(n_receivers, walk.offsets, walk.source_row, n_senders);
+    std::vector<Tensors> parts(blocks.count());
+    std::vector<std::vector<T *>> starts(source_rows_.size(), std::vector<T *>(blocks.count()));
+    at::parallel_for(0, blocks.count(), 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t b = begin; b < end; ++b) {
+        parts[b] = allocate(blocks.rows(b), source_rows_, channels_, u[0]);
+        const auto targets = mutable_pointers<T>(parts[b]);
+        for (std::size_t k = 0; k < targets.size(); ++k) {
+          std::memset(targets[k], 0, parts[b][k].nbytes());
+          starts[k][b] = targets[k];
+        }
+        run(blocks.first(b), blocks.last(b), blocks.slots(), targets.data());
+      }
+    });
+    Tensors gu = allocate(n_senders, source_rows_, channels_, u[0]);
+    for (std::size_t k = 0; k < gu.size(); ++k) {
+      const std::int64_t row_size = source_rows_[k] * channels_;
+      const auto rows = blocks.list_rows(starts[k], row_size);
+      T *out = gu[k].mutable_data_ptr<T>();
+      at::parallel_for(0, n_senders, 64, [&](std::int64_t begin, std::int64_t end) {
+        kernels<T>().add_rows(row_size, blocks.offsets(), rows.data(), begin, end, out);
+      });
+    }
+    return gu;
+  }
+
+  void read_paths() {
+    require(paths_, at::kLong, "paths");
+    const std::int64_t *row = paths_.const_data_ptr<std::int64_t>();
+    for (std::int64_t k = 0; k < paths_.size(0); ++k, row += 10) {
+      const auto v = [&](int i) { return int(row[i]); };
+      plan_paths_.push_back({v(0), v(1), v(2), v(3), v(4), v(5), v(6), v(7), v(8), v(9)});
+      const Path &p = plan_paths_.back();
+      TORCH_CHECK(p.l1 <= 3 && p.l3 <= max_degree, "mdplugin: path ", p.l1, " x ", p.l2, " -> ", p.l3, " has no kernel");
+      n_entries_ = std::max(n_entries_, p.entry + (p.l2 == 0 ? 1 : (2 * p.l1 + 1) * (2 * p.l3 + 1)));
+      grow(source_rows_, p.source, (2 * p.l1 + 1) * p.source_copies);
+      grow(target_rows_, p.target, (2 * p.l3 + 1) * p.target_copies);
+    }
+    target_sizes_.assign(target_rows_.begin(), target_rows_.end());
+    TORCH_CHECK(n_paths() <= 128, "mdplugin: convolution: ", n_paths(), " paths, at most 128");
+    TORCH_CHECK(n_entries_ <= 1024, "mdplugin: convolution: ", n_entries_, " couplings per edge, at most 1024");
+  }
+
+  static void grow(std::vector<std::int64_t> &rows, int block, std::int64_t n) {
+    if (std::int64_t(rows.size()) <= block) rows.resize(block + 1, 0);
+    rows[block] = n;
+  }
+
+  void read_couplings() {
+    require(indices_, at::kLong, "couplings");
+    require(values_, at::kDouble, "coupling values");
+    const std::int64_t *index = indices_.const_data_ptr<std::int64_t>();
+    const double *value = values_.const_data_ptr<double>();
+    for (std::int64_t k = 0; k < values_.size(0); ++k)
+      couplings_.push_back({int(index[2 * k]), int(index[2 * k + 1]), value[k]});
+  }
+
+  ConvolutionPlan plan() const {
+    return {int(channels_), int(n_y_), n_entries_, int(plan_paths_.size()), int(couplings_.size()),
+            plan_paths_.data(), couplings_.data(), {int(target_sizes_.size()), target_sizes_.data()}};
+  }
+
+  template <typename T>
+  RadialTable<T> make_table(const Tensor &knots, const std::optional<Tensor> &pair) const {
+    require(knots, c10::CppTypeToScalarType<T>::value, "radial table");
+    RadialTable<T> table;
+    table.coefficients = knots.const_data_ptr<T>();
+    table.n_blocks = knots.size(1);
+    table.n_rows = knots.size(2);
+    table.n_functions = knots.size(3);
+    table.size = int(pieces_.size(0));
+    table.inverse_step = double(table.n_rows - table.size + 1) / r_max_;
+    std::copy_n(pieces_.const_data_ptr<double>(), pieces_.numel(), table.pieces);
+    table.pair = pair ? pair->const_data_ptr<std::int64_t>() : nullptr;
+    return table;
+  }
+
+  template <typename T>
+  EdgeWalk<T> make_walk(const Tensor &r, const Tensor &Y, const Tensor &offsets, const Tensor &order,
+                        const Tensor &source_row) const {
+    require(offsets, at::kLong, "offsets");
+    require(order, at::kLong, "order");
+    require(source_row, at::kLong, "source rows");
+    return {offsets.const_data_ptr<std::int64_t>(), order.const_data_ptr<std::int64_t>(), r.const_data_ptr<T>(), Y.const_data_ptr<T>(),
+            source_row.const_data_ptr<std::int64_t>()};
+  }
+
+  Tensor paths_, indices_, values_, table_, density_, pieces_;
+  double r_max_;
+  std::int64_t channels_, n_y_;
+  int n_entries_ = 0;
+  std::vector<Path> plan_paths_;
+  std::vector<Coupling> couplings_;
+  std::vector<std::int64_t> source_rows_, target_rows_;
+  std::vector<int> target_sizes_;
+};
+
+}  // namespace
+}  // namespace mdplugin
+
+TORCH_LIBRARY_FRAGMENT(mdplugin, library) {
+  using mdplugin::Convolution;
+  using Tensor = at::Tensor;
+  using State = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, double, std::int64_t, std::int64_t>;
+  library.class_<Convolution>("Convolution")
+      .def(torch::init<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, double, std::int64_t, std::int64_t>())
+      .def("forward", &Convolution::forward)
+      .def("reverse", &Convolution::reverse)
+      .def("density", &Convolution::density)
+      .def("allocate_target", &Convolution::allocate_target)
+      .def_pickle([](const c10::intrusive_ptr<Convolution> &self) { return self->state(); },
+                  [](State s) {
+                    return std::apply([](auto... part) { return c10::make_intrusive<Convolution>(part...); }, s);
+                  });
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT
+// Edges of one receiver in batches, one per vector lane: their couplings with Y, and their place in the radial table.
+#pragma once
+#include "kernels.h"
+#include "vector.h"
+
+namespace mdplugin::MDPLUGIN_ISA {
+
+constexpr int batch = 16;          // edges taken together
+constexpr int max_entries = 1024;   // of T, all paths together
+constexpr int max_block_functions = 2048;  // of one block of the radial table
+constexpr int max_y = (max_degree + 1) * (max_degree + 1);
+
+/// Up to `batch` edges; arrays are [value][edge].
+template <typename T>
+struct EdgeBatch {
+  int count;
+  std::int64_t index[batch];
+  const T *rows[batch];                            // first row of the interval, in the table's first block
+  T w[max_spline * batch], dw[max_spline * batch];  // weights of R and dR/dr
+  alignas(64) T couplings[max_entries * batch];      // T = sum over m2 of C Y
+};
+
+/// Where the edges lie in the table. Beyond r_max, where an edge of rounding's width may lie, R is zero.
+template <typename T>
+inline void locate(const RadialTable<T> &table, const T *r, EdgeBatch<T> &edges) {
+  double t[batch], inside[batch];
+  const std::int64_t last = table.n_rows - table.size;
+  for (int e = 0; e < batch; ++e) {
+    const std::int64_t edge = edges.index[e < edges.count ? e : 0];
+    const double x = double(r[edge]) * table.inverse_step;
+    std::int64_t i = std::int64_t(x);
+    if (i > last) i = last;
+    if (!(i >= 0)) i = 0;
+    t[e] = x - double(i);
+    inside[e] = t[e] <= 1.0;
+    const std::int64_t pair = table.pair ? table.pair[edge] : 0;
+    edges.rows[e] = table.coefficients + (pair * table.n_blocks * table.n_rows + i) * table.n_functions;
+  }
+  for (int j = 0; j < table.size; ++j) {
+    const double *piece = table.pieces + j * table.size;
+    double w[batch], dw[batch];
+    for (int e = 0; e < batch; ++e) {
+      w[e] = piece[table.size - 1];
+      dw[e] = 0;
+    }
+    for (int k = table.size - 2; k >= 0; --k)
+      for (int e = 0; e < batch; ++e) {
+        dw[e] = dw[e] * t[e] + w[e];
+        w[e] = w[e] * t[e] + piece[k];
+      }
+    for (int e = 0; e < batch; ++e) {
+      edges.w[j * batch + e] = T(w[e] * inside[e]);
+      edges.dw[j * batch + e] = T(dw[e] * inside[e] * table.inverse_step);
+    }
+  }
+}
+
+template <typename T>
+inline void form_couplings(const ConvolutionPlan &plan, const T *all_Y, EdgeBatch<T> &edges) {
+  alignas(64) T Y[max_y * batch];
+  for (int e = 0; e < batch; ++e) {
+    const T *row = all_Y + edges.index[e < edges.count ? e : 0] * plan.n_y;
+    for (int y = 0; y < plan.n_y; ++y) Y[y * batch + e] = row[y];
+  }
+  std::memset(edges.couplings, 0, sizeof(T) * plan.n_entries * batch);
+  for (int c = 0; c < plan.n_couplings; ++c) {
+    T *out = edges.couplings + plan.couplings[c].entry * batch;
+    const T *y = Y + plan.couplings[c].y * batch;
+    const T value = T(plan.couplings[c].value);
+    for (int e = 0; e < batch; e += lanes<T>) store(out + e, load(out + e) + value * load(y + e));
+  }
+}
+
+/// The edges [first, first + batch) of a walk, as far as they lie before `end`.
+template <typename T>
+inline void gather_edges(const ConvolutionPlan &plan, const RadialTable<T> &table, const EdgeWalk<T> &walk,
+                         std::int64_t first, std::int64_t end, EdgeBatch<T> &edges) {
+  edges.count = end - first < batch ? int(end - first) : batch;
+  for (int e = 0; e < edges.count; ++e) edges.index[e] = walk.order[first + e];
+  locate(table, walk.r, edges);
+  form_couplings(plan, walk.Y, edges);
+}
+
+template <typename T, int size, bool with_derivative>
+inline void interpolate_rows(const T *rows, const T *weights, const T *slopes, std::int64_t n, T *R, T *dR) {
+  Vector<T> w[size], dw[size];
+#pragma GCC unroll 6
+  for (int j = 0; j < size; ++j) {
+    w[j] = Vector<T>{} + weights[j * batch];
+    if constexpr (with_derivative) dw[j] = Vector<T>{} + slopes[j * batch];
+  }
+  for (std::int64_t f = 0; f < n; f += lanes<T>) {
+    Vector<T> row = load(rows + f), value = w[0] * row, slope;
+    if constexpr (with_derivative) slope = dw[0] * row;
+#pragma GCC unroll 6
+    for (int j = 1; j < size; ++j) {
+      row = load(rows + j * n + f);
+      value += w[j] * row;
+      if constexpr (with_derivative) slope += dw[j] * row;
+    }
+    store(R + f, value);
+    if constexpr (with_derivative) store(dR + f, slope);
+  }
+}
+
+/// R (n_functions) and, if asked for, dR/dr of edge e in one block.
+template <typename T, bool with_derivative>
+inline void interpolate(const RadialTable<T> &table, const EdgeBatch<T> &edges, int e, std::int64_t block, T *R, T *dR) {
+  const T *rows = edges.rows[e] + block * table.n_rows * table.n_functions, *w = edges.w + e, *dw = edges.dw + e;
+  if (table.size == 4)
+    interpolate_rows<T, 4, with_derivative>(rows, w, dw, table.n_functions, R, dR);
+  else
+    interpolate_rows<T, 6, with_derivative>(rows, w, dw, table.n_functions, R, dR);
+}
+
+/// A table of one function (the density of Density blocks) and its derivative at every edge.
+template <typename T>
+void radial_function(const RadialTable<T> &table, std::int64_t begin, std::int64_t end, const T *r, T *value,
+                     T *derivative) {
+  EdgeBatch<T> edges;
+  for (std::int64_t first = begin; first < end; first += batch) {
+    edges.count = end - first < batch ? int(end - first) : batch;
+    for (int e = 0; e < edges.count; ++e) edges.index[e] = first + e;
+    locate(table, r, edges);
+    for (int e = 0; e < edges.count; ++e) {
+      T f = 0, df = 0;
+      for (int j = 0; j < table.size; ++j) {
+        const T c = edges.rows[e][j];
+        f += edges.w[j * batch + e] * c;
+        df += edges.dw[j * batch + e] * c;
+      }
+      value[first + e] = f;
+      derivative[first + e] = df;
+    }
+  }
+}
+
+}  // namespace mdplugin::MDPLUGIN_ISA
