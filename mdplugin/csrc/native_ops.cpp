@@ -7,6 +7,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/record_function.h>
 #include <torch/custom_class.h>
 #include <torch/library.h>
 
@@ -127,6 +128,7 @@ class Convolution : public torch::CustomClassHolder {
 
   Tensors forward(const Tensors &u, const Tensor &r, const Tensor &Y, const Tensor &offsets, const Tensor &source_row,
                   const std::optional<Tensor> &pair) const {
+    RECORD_FUNCTION("mdplugin::convolve", {});
     const std::int64_t n = offsets.size(0) - 1;
     Tensors A = allocate(n, target_rows_, channels_, r);
     dispatch(r, [&](auto zero) {
@@ -146,6 +148,7 @@ class Convolution : public torch::CustomClassHolder {
   Tensors reverse(const Tensors &u, const Tensors &gA, const Tensor &r, const Tensor &Y, const Tensor &offsets,
                   const std::optional<Tensor> &order, const Tensor &source_row, const Tensor &target_row,
                   const std::optional<Tensor> &pair, const Tensor &gr, const Tensor &gY, bool with_source) const {
+    RECORD_FUNCTION("mdplugin::reverse_convolve", {});
     const std::int64_t n = offsets.size(0) - 1;
     Tensors gu = with_source ? allocate(n, source_rows_, channels_, r) : Tensors();
     dispatch(r, [&](auto zero) {
@@ -168,6 +171,7 @@ class Convolution : public torch::CustomClassHolder {
 
   /// The table's last column and its derivative at every edge: the density of Density blocks.
   std::tuple<Tensor, Tensor> density(const Tensor &r, const std::optional<Tensor> &pair) const {
+    RECORD_FUNCTION("mdplugin::density", {});
     Tensor value = at::empty_like(r), slope = at::empty_like(r);
     dispatch(r, [&](auto zero) {
       using T = decltype(zero);
@@ -272,6 +276,7 @@ class Contraction : public torch::CustomClassHolder {
   }
 
   Tensors forward(const Tensors &m, const Tensor &species) const {
+    RECORD_FUNCTION("mdplugin::contract", {});
     const std::int64_t n = species.size(0);
     Tensors B = allocate(n, target_rows_, channels_, m[0]);
     dispatch(m[0], [&](auto zero) {
@@ -289,6 +294,7 @@ class Contraction : public torch::CustomClassHolder {
   }
 
   Tensors reverse(const Tensors &m, const Tensors &gB, const Tensor &species) const {
+    RECORD_FUNCTION("mdplugin::reverse_contract", {});
     const std::int64_t n = species.size(0);
     Tensors gm;
     for (const Tensor &block : m) gm.push_back(at::empty_like(block));
