@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from mdplugin.bench.job import MEMORY, TIMING, Job
 from mdplugin.bench.lammps import run_lammps
+from mdplugin.bench.load import OtherLoad
 from mdplugin.bench.networks import describe_network
 from mdplugin.bench.operations import count_operations
 from mdplugin.bench.process import run_job
@@ -110,7 +111,7 @@ def _prepare(plan: Plan, name: str, scratch: Path, bar: tqdm) -> Network:
         path = name
     checkpoint = read_checkpoint(path, plan.head)
     require_elements(checkpoint, [build_system(plan.system, 3, plan.seed)])
-    label = name if name in plan.sizes else checkpoint.name
+    label = name if name in plan.sizes else Path(checkpoint.name).stem
     bar.set_description(f"export {label}")
     artifacts = []
     for precision in plan.precisions:
@@ -124,7 +125,7 @@ def _prepare(plan: Plan, name: str, scratch: Path, bar: tqdm) -> Network:
 def _run_case(
     plan: Plan, network: Network, n_atoms: int, threads: int, allocator: str, tick: Callable[[], None]
 ) -> Case:
-    before = os.getloadavg()[0]
+    before, others = os.getloadavg()[0], OtherLoad()
     job = Job(
         work=TIMING,
         checkpoint=network.path,
@@ -155,6 +156,7 @@ def _run_case(
         threads=threads,
         allocator=allocator,
         load_average=(before, os.getloadavg()[0]),
+        others=others.read(),
         gemm=timed["gemm"],
         copy=timed["copy"],
         flops=_count_flops(network.checkpoint, n_atoms, timed["n_edges"]),

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import sys
 
+import ase
 import torch
 
 from mdplugin.bench.contender import Entrant, Walk, make_atoms, make_entrants
@@ -52,7 +53,7 @@ def measure_times(job: Job) -> dict:
     times = time_in_turns(walks, job.rounds, tick=lambda: _say(tick=1))
     contenders = []
     for entrant, (steps_per_round, seconds) in zip(entrants, times, strict=True):
-        split = _split(entrant, atoms, job.seed)
+        split = _split(entrant, atoms, job.seed, steps_per_round)
         contenders.append(
             {
                 "program": entrant.program,
@@ -66,15 +67,15 @@ def measure_times(job: Job) -> dict:
     return {"gemm": gemm, "copy": copy, "n_edges": count_edges(entrants, atoms), "contenders": contenders}
 
 
-def _split(entrant: Entrant, atoms, seed: int) -> dict | None:
+def _split(entrant: Entrant, atoms: ase.Atoms, seed: int, n_steps: int) -> dict | None:
     if entrant.program != MDPLUGIN:
         return None
-    split = split_step(entrant.calculator.artifact, atoms, seed)
+    split = split_step(entrant.calculator.artifact, atoms, seed, n_steps)
     _say(tick=1)
     return dataclasses.asdict(split)
 
 
-def count_edges(entrants: list[Entrant], atoms) -> int:
+def count_edges(entrants: list[Entrant], atoms: ase.Atoms) -> int:
     """Directed edges of the structure within the artifacts' cutoff."""
     r_max = next(e.calculator.artifact.manifest.r_max for e in entrants if e.program == MDPLUGIN)
     return len(Neighbors(r_max, skin=0).find(atoms).senders)

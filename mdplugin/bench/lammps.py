@@ -67,7 +67,7 @@ def run_lammps(
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
         _write_input(directory, artifact, atoms, threads=threads, **length)
-        command = [*_launcher(ranks), sys.executable, "-m", "mdplugin", "lmp", "-in", "in.lammps"]
+        command = [*_launcher(ranks), sys.executable, "-P", "-m", "mdplugin", "lmp", "-in", "in.lammps"]
         done = subprocess.run(
             [*command, "-log", "log.lammps", "-screen", "none"],
             cwd=directory,

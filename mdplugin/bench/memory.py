@@ -5,7 +5,7 @@ from pathlib import Path
 from mdplugin.bench.contender import Walk
 from mdplugin.bench.results import Memory
 
-STEPS = 3
+STEPS = 2
 
 
 def measure_memory(walk: Walk) -> Memory:

@@ -31,8 +31,9 @@ def run_job(job: Job, allocator: str, tick: Callable[[], None]) -> dict:
         CaseError: the child cannot do it, or was killed.
     """
     result, messages = None, []
+    # -P: the installed package, also where the working directory has a folder mdplugin/
     with subprocess.Popen(
-        [sys.executable, "-m", "mdplugin.bench.child"],
+        [sys.executable, "-P", "-m", "mdplugin.bench.child"],
         env=make_environment(allocator, job.threads),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -7,6 +7,7 @@ import numpy as np
 from mdplugin.bench.results import MACE_TORCH, MDPLUGIN, Case, Contender, LammpsRun, Results
 from mdplugin.bench.table import NOTHING, format_number, format_table
 
+QUIET = 0.15  # cores that other processes may use without a remark
 SPEED_HEADER = (
     "network",
     "atoms",
@@ -68,12 +69,14 @@ def describe(results: Results) -> str:
         f"{case.copy / 1e9:.0f} GB/s"
         for case in results.cases
     }
-    loads = [load for case in results.cases for load in case.load_average]
+    others = max(case.others for case in results.cases)
+    warning = f" The machine was busy with other work ({others:.1f} cores): times are too long." * (
+        others > QUIET
+    )
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, load average {min(loads):.1f} to {max(loads):.1f} "
-        f"(our own process included). {'; '.join(peaks.values())}. Seed {results.seed}, {machine['finished']}, "
-        f"python {machine['python']}, {versions}."
+        f"{machine['cpu']}, {machine['cores']} cores.{warning} {'; '.join(peaks.values())}. Seed {results.seed}, "
+        f"{machine['finished']}, python {machine['python']}, {versions}."
     )
 
 
@@ -170,13 +173,12 @@ def _total_cells(case: Case, seconds: list[float]) -> list[str]:
 
 
 def format_lammps(cases: Iterable[Case]) -> str:
-    """One row per run; parts in µs/atom/step, medians of their own."""
+    """One row per run; parts in µs/atom/step, means over rounds."""
     return format_table(LAMMPS_HEADER, [_lammps_row(case, run) for case in cases for run in case.lammps])
 
 
 def _lammps_row(case: Case, run: LammpsRun) -> tuple[str, ...]:
-    parts = [_median_us(values, case.n_atoms) for values in (run.network, run.halo, run.edges, run.result)]
-    lists = [_median_us(values, case.n_atoms) for values in (run.neighbor, run.comm)]
+    parts = (run.network, run.halo, run.edges, run.result, run.neighbor, run.comm)
     return (
         *_name_case(case),
         run.precision,
@@ -185,13 +187,9 @@ def _lammps_row(case: Case, run: LammpsRun) -> tuple[str, ...]:
         str(run.ranks),
         format_number(us_per_atom(case, run)),
         format_number(rank_scaling(case, run)),
-        *map(format_number, parts + lists),
+        *[format_number(1e6 * float(np.mean(values)) / case.n_atoms) for values in parts],
         f"{100 * run.overhead:.1f} %",
     )
-
-
-def _median_us(values: tuple[float, ...], n_atoms: int) -> float:
-    return 1e6 * float(np.median(values)) / n_atoms
 
 
 def rank_scaling(case: Case, run: LammpsRun) -> float | None:

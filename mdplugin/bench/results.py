@@ -102,9 +102,11 @@ class LammpsRun:
 
     @property
     def overhead(self) -> float:
-        """Median of what LAMMPS, the pair style and communication add to the artifact's own time, relative to it."""
-        network = np.array(self.network)
-        return float(np.median((np.array(self.loop) - network) / network))
+        """What LAMMPS, the pair style and communication add to the artifact's own time, relative to it.
+
+        Over all rounds: neighbour lists are built in few of them.
+        """
+        return sum(self.loop) / sum(self.network) - 1
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Case:
     Attributes:
         network: size, or name of the checkpoint. system: "box" or "cluster". allocator: "stock" or "tuned".
         n_edges: directed edges within the cutoff.
-        load_average: of one minute, before and after.
+        load_average: of one minute, before and after. others: cores that other processes used meanwhile.
         gemm: type -> FLOP/s of a matrix product on these threads. copy: bytes/s read and written by a memory copy.
         flops: floating-point operations of a step (bench/operations.py), None for networks that only e3nn serves.
     """
@@ -126,6 +128,7 @@ class Case:
     threads: int
     allocator: str
     load_average: tuple[float, float]
+    others: float
     gemm: dict[str, float]
     copy: float
     flops: int | None

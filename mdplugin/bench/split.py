@@ -7,6 +7,7 @@ contraction and its reverse, where everything is readout. These steps are not th
 
 from collections.abc import Sequence
 
+import ase
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from mdplugin.artifact import Artifact
@@ -19,7 +20,6 @@ STEP, NEIGHBORS, ARTIFACT = "bench::step", "bench::neighbors", "bench::artifact"
 OPS = "mdplugin::"
 PER_LAYER = ("convolve", "contract")
 MATRIX_PRODUCTS = {"aten::addmm", "aten::addmm_", "aten::mm", "aten::bmm", "aten::matmul", "aten::baddbmm"}
-STEPS = 5
 
 
 class _ProfiledArtifact(Artifact):
@@ -40,12 +40,12 @@ class _ProfiledCalculator(MACEQuantCalculator):
         self._neighbors = _ProfiledNeighbors(artifact.manifest.r_max, self.skin)
 
 
-def split_step(artifact: Artifact, atoms, seed: int) -> Split:
-    """Profile a few steps of the artifact on `atoms`."""
+def split_step(artifact: Artifact, atoms: ase.Atoms, seed: int, n_steps: int) -> Split:
+    """Profile `n_steps` steps of the artifact on `atoms`, after one to warm up."""
     walk = Walk(_ProfiledCalculator(artifact), atoms, seed)
     walk.take_step()
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        for _ in range(STEPS):
+        for _ in range(n_steps):
             with record_function(STEP):
                 walk.take_step()
     return split_events(profiler.events(), artifact.manifest.n_layers)
