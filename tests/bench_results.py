@@ -31,7 +31,7 @@ def case(network: str = "medium", n_atoms: int = 192, **changes) -> Case:
         "others": 0.0,
         "gemm": {"float64": 50e9, "float32": 100e9},
         "copy": 20e9,
-        "flops": 2_000_000_000,
+        "operations": {"convolve 1": 20_000_000, "linear maps": 1_980_000_000},
         "contenders": (
             contender("mace-torch", "float64", 2.0),
             contender("mace-torch", "float32", 1.0),

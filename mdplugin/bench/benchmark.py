@@ -159,7 +159,7 @@ def _run_case(
         others=others.read(),
         gemm=timed["gemm"],
         copy=timed["copy"],
-        flops=_count_flops(network.checkpoint, n_atoms, timed["n_edges"]),
+        operations=_count_operations(network.checkpoint, n_atoms, timed["n_edges"]),
         contenders=contenders,
         lammps=lammps,
     )
@@ -193,8 +193,8 @@ def _run_in_lammps(
     return run
 
 
-def _count_flops(checkpoint: Checkpoint, n_atoms: int, n_edges: int) -> int | None:
+def _count_operations(checkpoint: Checkpoint, n_atoms: int, n_edges: int) -> dict[str, int] | None:
     try:
-        return count_operations(lower(checkpoint), n_atoms, n_edges).flops
+        return count_operations(lower(checkpoint), n_atoms, n_edges)
     except Unsupported:
         return None

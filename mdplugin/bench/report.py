@@ -134,13 +134,13 @@ def thread_scaling(case: Case, contender: Contender, cases: Iterable[Case]) -> f
 
 def fraction_of_peak(case: Case, contender: Contender) -> float | None:
     """The step's counted operations per second over the rate of a matrix product of the same type and threads."""
-    if case.flops is None or contender.program != MDPLUGIN:
+    if case.operations is None or contender.program != MDPLUGIN:
         return None
-    return case.flops / contender.seconds / case.gemm[contender.compute]
+    return sum(case.operations.values()) / contender.seconds / case.gemm[contender.compute]
 
 
 def format_splits(cases: Iterable[Case]) -> list[str]:
-    """One table per case: µs/atom and share of every part, a pair of columns per precision."""
+    """One table per case; per precision µs/atom, share of the step, and rate relative to a matrix product's."""
     tables = []
     for case in cases:
         split = [c for c in case.contenders if c.split is not None]
@@ -149,7 +149,7 @@ def format_splits(cases: Iterable[Case]) -> list[str]:
         names = list(dict.fromkeys(name for c in split for name in c.split.parts))
         header = [" ".join(_name_case(case)) + f", threads {case.threads}, {case.allocator}"]
         for c in split:
-            header += [f"{c.precision} µs/atom", "%"]
+            header += [f"{c.precision} µs/atom", "%", "% of GEMM"]
         rows = [[name, *_split_cells(case, split, name)] for name in names]
         rows.append(["whole step, profiled", *_total_cells(case, [c.split.step for c in split])])
         rows.append(["whole step, timed", *_total_cells(case, [c.seconds for c in split])])
@@ -162,14 +162,20 @@ def _split_cells(case: Case, split: list[Contender], name: str) -> list[str]:
     for c in split:
         seconds = c.split.parts.get(name)
         if seconds is None:
-            cells += [NOTHING, NOTHING]
-        else:
-            cells += [format_number(1e6 * seconds / case.n_atoms), f"{100 * seconds / c.split.step:.1f}"]
+            cells += [NOTHING] * 3
+            continue
+        flops = (case.operations or {}).get(name)
+        rate = NOTHING if flops is None else format_number(100 * flops / seconds / case.gemm[c.compute], 2)
+        cells += [
+            format_number(1e6 * seconds / case.n_atoms),
+            f"{100 * seconds / c.split.step:.1f}",
+            rate,
+        ]
     return cells
 
 
 def _total_cells(case: Case, seconds: list[float]) -> list[str]:
-    return [cell for s in seconds for cell in (format_number(1e6 * s / case.n_atoms), "")]
+    return [cell for s in seconds for cell in (format_number(1e6 * s / case.n_atoms), "", "")]
 
 
 def format_lammps(cases: Iterable[Case]) -> str:

@@ -118,7 +118,7 @@ class Case:
         n_edges: directed edges within the cutoff.
         load_average: of one minute, before and after. others: cores that other processes used meanwhile.
         gemm: type -> FLOP/s of a matrix product on these threads. copy: bytes/s read and written by a memory copy.
-        flops: floating-point operations of a step (bench/operations.py), None for networks that only e3nn serves.
+        operations: floating-point operations of a step by part (bench/operations.py); None where only e3nn serves.
     """
 
     network: str
@@ -131,7 +131,7 @@ class Case:
     others: float
     gemm: dict[str, float]
     copy: float
-    flops: int | None
+    operations: dict[str, int] | None
     contenders: tuple[Contender, ...]
     lammps: tuple[LammpsRun, ...] = ()
 
