@@ -145,11 +145,8 @@ def test_bench_measures_what_it_promises(tmp_path, capfd):
     (ours,) = case.contenders
     box = build_system("box", 27, seed=5)
     assert case.n_edges == len(ase.neighborlist.neighbor_list("i", box, 4.5))
-    assert (
-        set(case.operations) - set(ours.split.parts) == set()
-        and set(case.gemm) == {"float64", "float32"}
-        and case.copy > 0
-    )
+    assert set(case.operations) <= set(ours.split.parts)
+    assert set(case.gemm) == {"float64", "float32"} and case.copy > 0
     assert (ours.program, ours.precision, ours.compute) == ("mdplugin", "fp32", "float32")
     assert len(ours.rounds) == 1 and ours.rounds[0] > 0 and 1 <= ours.steps_per_round <= 10
     # torch alone needs more than 50 MB; the features of 27 atoms, less than a GB
