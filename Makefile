@@ -6,7 +6,10 @@ BIN     := $(VENV)/bin
 TORCH_OPTIONS ?=
 SOURCES := $(shell find mdplugin lammps_pair validation -type f -not -name '*.pyc') pyproject.toml
 
-.PHONY: setup demo test test-slow lint format validate clean
+BENCH   := docs/benchmarks
+PUBLISH  = $(BIN)/python -P -m mdplugin.bench.publish $(BENCH) README.md docs/performance.md
+
+.PHONY: setup demo test test-slow lint format bench bench-large validate clean
 
 setup: $(VENV)/.installed
 
@@ -37,6 +40,22 @@ lint: setup
 format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Ten minutes on two cores that nobody else uses; the tables of README.md and docs/performance.md come from these files.
+bench: setup
+	mkdir -p $(BENCH)
+	$(BIN)/mdplugin bench --size small,medium --precision fp32,fp64 --against mace-torch --json $(BENCH)/networks.json
+	$(BIN)/mdplugin bench --size small --system cluster --atoms 27 --against mace-torch --json $(BENCH)/molecule.json
+	$(BIN)/mdplugin bench --size medium --atoms 648 --threads 1,2 --allocator tuned --json $(BENCH)/threads.json
+	$(BIN)/mdplugin bench --size medium --atoms 1536 --allocator tuned --lammps --ranks 1,2 --json $(BENCH)/lammps.json
+	$(PUBLISH)
+
+# The rows that take long: boxes of up to 100,000 atoms, and the other sizes beside mace-torch.
+bench-large: setup
+	mkdir -p $(BENCH)
+	$(BIN)/mdplugin bench --size medium --atoms 1002,9999,100002 --rounds 5 --allocator tuned --json $(BENCH)/scale.json
+	$(BIN)/mdplugin bench --size tiny,large --against mace-torch --rounds 5 --allocator tuned --json $(BENCH)/sizes.json
+	$(PUBLISH)
 
 validate: setup
 	$(BIN)/mdplugin export water -o water-fp32.pt --precision fp32

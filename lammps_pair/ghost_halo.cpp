@@ -8,6 +8,7 @@
 #include "atom.h"
 #include "comm.h"
 #include "pair.h"
+#include "platform.h"
 
 namespace LAMMPS_NS {
 
@@ -22,12 +23,14 @@ void GhostHalo::for_each_block(T *rows, std::int64_t width, Exchange exchange) {
   constexpr std::int64_t columns = block_doubles * sizeof(double) / sizeof(T);
   is_float_ = std::is_same_v<T, float>;
   stride_ = width * sizeof(T);
+  const double start = platform::walltime();
   for (std::int64_t column = 0; column < width; column += columns) {
     block_ = reinterpret_cast<std::byte *>(rows + n_padding() * width + column);
     block_bytes_ = std::min(columns, width - column) * sizeof(T);
     message_doubles_ = static_cast<int>((block_bytes_ + sizeof(double) - 1) / sizeof(double));
     exchange();
   }
+  seconds_ += platform::walltime() - start;
 }
 
 template <typename T>

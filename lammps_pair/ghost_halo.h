@@ -30,6 +30,9 @@ class GhostHalo final : public mdplugin::HaloExchange {
   void reverse(float *rows, std::int64_t width) override;
   void reverse(double *rows, std::int64_t width) override;
 
+  /// Seconds spent in exchanges so far, waiting for other ranks included.
+  double seconds() const { return seconds_; }
+
   // What the pair style's four callbacks of the same names do while an exchange runs.
   int pack_forward(int n_atoms, const int *atoms, double *buffer) const;
   void unpack_forward(int n_atoms, int first, const double *buffer) const;
@@ -48,6 +51,7 @@ class GhostHalo final : public mdplugin::HaloExchange {
 
   LAMMPS *lammps_;
   Pair *pair_;
+  double seconds_ = 0.0;
 
   // The block under way. Rows travel as bytes, so two floats share a double of LAMMPS's buffers.
   std::byte *block_ = nullptr;    // row of LAMMPS's atom 0, at the block's first column

@@ -16,6 +16,7 @@
 #include "memory.h"
 #include "neigh_list.h"
 #include "neighbor.h"
+#include "platform.h"
 #include "update.h"
 
 namespace LAMMPS_NS {
@@ -63,9 +64,12 @@ PairMACEQuant::PairMACEQuant(LAMMPS *lammps)
   // not for the heat flux that the centroid form promises.
   centroidstressflag = CENTROID_NOTAVAIL;
   comm_forward = comm_reverse = GhostHalo::block_doubles;
+  nextra = n_stages;
+  pvector = new double[n_stages]{};
 }
 
 PairMACEQuant::~PairMACEQuant() {
+  delete[] pvector;
   if (!allocated) return;
   memory->destroy(setflag);
   memory->destroy(cutsq);
@@ -235,6 +239,7 @@ double PairMACEQuant::init_one(int, int) { return manifest_.r_max; }
 
 /// pair_style hybrid decides which pairs of types our list holds, and only now is that known.
 void PairMACEQuant::setup() {
+  std::fill_n(pvector, n_stages, 0.0);
   if (list->ijskip == nullptr) return;
   for (int i = 1; i <= atom->ntypes; ++i)
     for (int j = 1; j <= atom->ntypes; ++j)
@@ -248,15 +253,29 @@ void PairMACEQuant::setup() {
 
 void PairMACEQuant::compute(int eflag, int vflag) {
   ev_init(eflag, vflag);
+  double start = platform::walltime();
   if (neighbor->ago == 0 || !graph_.is_current()) graph_.renew(*list);
   const mdplugin::Graph graph = graph_.update(*list, manifest_.r_max, species_of_type_);
-  mdplugin::Evaluation result;
+  add_time(edges, start);
+  const double exchanged = halo_.seconds();
+  mdplugin::Evaluation evaluation;
   const std::string failure =
-      artifact_->evaluate(graph, comm->nprocs > 1 ? &halo_ : nullptr, result);
-  check_result(failure, result.broken_node);
-  add_forces(graph, result.edge_force);
-  if (eflag_either) add_energies(result.node_energy);
-  if (vflag_either) add_virials(graph, result.edge_force);
+      artifact_->evaluate(graph, comm->nprocs > 1 ? &halo_ : nullptr, evaluation);
+  add_time(network, start);
+  pvector[halo] += halo_.seconds() - exchanged;
+  pvector[network] -= halo_.seconds() - exchanged;
+  check_result(failure, evaluation.broken_node);
+  add_forces(graph, evaluation.edge_force);
+  if (eflag_either) add_energies(evaluation.node_energy);
+  if (vflag_either) add_virials(graph, evaluation.edge_force);
+  add_time(result, start);
+}
+
+/// Book the time since `start` on a stage; the next stage starts now.
+void PairMACEQuant::add_time(Stage stage, double &start) {
+  const double now = platform::walltime();
+  pvector[stage] += now - start;
+  start = now;
 }
 
 void PairMACEQuant::check_result(const std::string &failure, std::int64_t broken_node) {

@@ -4,6 +4,7 @@
 //
 // An artifact of `mdplugin export` as a LAMMPS pair style: energy, forces, virial, per-atom energy
 // and virial, on any number of MPI ranks with ghosts one cutoff deep. Units metal and real.
+// `compute pair` reads its times (see Stage).
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -51,6 +52,10 @@ class PairMACEQuant : public Pair {
   void announce(const std::string &path);
   void compare_masses();
   std::string describe_excluded_bonds() const;
+
+  /// What the pair style keeps times of, in the order of pvector: seconds since the run's setup.
+  enum Stage { edges, network, halo, result, n_stages };
+  void add_time(Stage stage, double &start);
 
   void check_result(const std::string &failure, std::int64_t broken_node);
   void add_energies(const double *node_energy);

@@ -20,6 +20,7 @@ from pathlib import Path
 import ase
 import numpy as np
 import torch
+from ase.calculators.calculator import Calculator
 from ase.data import chemical_symbols
 
 from mdplugin import potentials
@@ -191,6 +192,18 @@ def _settings_from_json(mace, settings: dict) -> dict:
     return arguments
 
 
+def save_random_network(path: Path, settings: dict, seed: int) -> Path:
+    """Write a ScaleShiftMACE with weights drawn from `seed` as a `.model` file, as mace_run_train would.
+
+    Args:
+        settings: mace-torch's arguments as plain values, like those of a potential's JSON.
+    """
+    with _mace() as mace, torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        torch.save(mace.modules.ScaleShiftMACE(**_settings_from_json(mace, settings)), path)
+    return path
+
+
 def save_potential(checkpoint: Checkpoint, path: Path) -> None:
     """Write a ScaleShiftMACE as `path` (JSON) and its weights beside it (safetensors), without pickle.
 
@@ -340,14 +353,20 @@ def evaluate_mace(checkpoint: Checkpoint, frames: list[ase.Atoms]) -> list[Evalu
     One thread, and TorchScript's profiling executor off: with two threads the first evaluation in a process was now and
     then wrong by 2e-8 eV/Å (torch 2.13, mace-torch 0.3.16, cause unknown), which is more than our tolerance in fp64.
     """
-    with _mace() as mace, torch.enable_grad(), torch.jit.optimized_execution(False), torch_threads(1):
-        calculator = mace.calculators.MACECalculator(
+    calculator = mace_calculator(checkpoint, "float64")
+    with _mace(), torch.enable_grad(), torch.jit.optimized_execution(False), torch_threads(1):
+        return [_evaluate_frame(calculator, frame) for frame in frames]
+
+
+def mace_calculator(checkpoint: Checkpoint, dtype: str) -> Calculator:
+    """mace-torch's own ASE calculator, as its users run it, with a copy of the network in `dtype`."""
+    with _mace() as mace:
+        return mace.calculators.MACECalculator(
             models=[copy.deepcopy(checkpoint.network)],
             device="cpu",
-            default_dtype="float64",
+            default_dtype=dtype,
             head=checkpoint.head,
         )
-        return [_evaluate_frame(calculator, frame) for frame in frames]
 
 
 def _evaluate_frame(calculator, frame: ase.Atoms) -> Evaluation:

@@ -38,6 +38,7 @@ def build_parser() -> Parser:
     _add_export(verbs)
     _add_inspect(verbs)
     _add_compare(verbs)
+    _add_bench(verbs)
     validate = verbs.add_parser("validate", help="run molecular dynamics and judge its energy conservation")
     _add_validate(validate)
     verbs.add_parser(
@@ -167,6 +168,20 @@ def read_frames(path: Path) -> list:
     if not frames:
         raise StructureError(f"{path}: expected at least one frame, got none")
     return frames
+
+
+def _add_bench(verbs) -> None:
+    from mdplugin.bench import command
+
+    parser = verbs.add_parser(
+        "bench",
+        help="time of a step: artifacts, mace-torch and LAMMPS on water, and where it goes",
+        description="Time artifacts on water beside mace-torch, in turns in one process, with the stock and with the\n"
+        "tuned allocator; memory; where the time goes; distance to the machine's peak. Lists have commas.",
+        epilog="example: mdplugin bench --size small,medium --atoms 192 --precision fp32,fp64 --against mace-torch",
+    )
+    command.add_arguments(parser)
+    parser.set_defaults(run=command.run)
 
 
 def _add_validate(parser: argparse.ArgumentParser) -> None:

@@ -68,9 +68,24 @@ ARROWS = {
         "precision",
     },
     "compare": {"artifact", "calculator", "checkpoint"},
+    "machine": set(),
+    "bench": {
+        "artifact",
+        "bench",
+        "calculator",
+        "checkpoint",
+        "export",
+        "lowering",
+        "machine",
+        "model",
+        "native",
+        "neighbors",
+        "potentials",
+        "precision",
+    },
 }
 UNBOUND = {"cli", "doctor", "__init__", "__main__"}
-PUBLIC = {"export", "artifact", "calculator", "errors", "potentials", "native", "neighbors"}
+PUBLIC = {"export", "artifact", "calculator", "errors", "potentials", "native", "neighbors", "machine"}
 
 
 def imported_modules(path):

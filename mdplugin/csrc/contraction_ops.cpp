@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/record_function.h>
 #include <torch/custom_class.h>
 #include <torch/library.h>
 
@@ -43,6 +44,7 @@ class Contraction : public torch::CustomClassHolder {
   }
 
   Tensors forward(const Tensors &m, const Tensor &species) const {
+    RECORD_FUNCTION("mdplugin::contract", {});
     const std::int64_t n = species.size(0);
     Tensors B = allocate(n, target_rows_, channels_, m[0]);
     dispatch(m[0], [&](auto zero) {
@@ -59,6 +61,7 @@ class Contraction : public torch::CustomClassHolder {
   }
 
   Tensors reverse(const Tensors &m, const Tensors &gB, const Tensor &species) const {
+    RECORD_FUNCTION("mdplugin::reverse_contract", {});
     const std::int64_t n = species.size(0);
     Tensors gm;
     for (const Tensor &block : m) gm.push_back(at::empty_like(block));

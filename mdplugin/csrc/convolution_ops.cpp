@@ -5,6 +5,7 @@
 // same for any number of threads.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/record_function.h>
 #include <torch/custom_class.h>
 #include <torch/library.h>
 
@@ -41,6 +42,7 @@ class Convolution : public torch::CustomClassHolder {
   /// A of every receiver; edges are sorted by receiver, `offsets` (n + 1).
   Tensors forward(const Tensors &u, const Tensor &r, const Tensor &Y, const Tensor &offsets, const Tensor &order,
                   const Tensor &source_row, const std::optional<Tensor> &pair) const {
+    RECORD_FUNCTION("mdplugin::convolve", {});
     const std::int64_t n = offsets.size(0) - 1;
     Tensors A = allocate(n, target_rows_, channels_, r);
     dispatch(r, [&](auto zero) {
@@ -60,6 +62,7 @@ class Convolution : public torch::CustomClassHolder {
   Tensors reverse(const Tensors &u, const Tensors &gA, const Tensor &r, const Tensor &Y, const Tensor &offsets,
                   const Tensor &order, const Tensor &source_row, const std::optional<Tensor> &pair, const Tensor &gr,
                   const Tensor &gY, bool with_source) const {
+    RECORD_FUNCTION("mdplugin::reverse_convolve", {});
     Tensors gu;
     dispatch(r, [&](auto zero) {
       using T = decltype(zero);
@@ -88,6 +91,7 @@ class Convolution : public torch::CustomClassHolder {
 
   /// The density of Density blocks and its derivative at every edge.
   std::tuple<Tensor, Tensor> density(const Tensor &r, const std::optional<Tensor> &pair) const {
+    RECORD_FUNCTION("mdplugin::density", {});
     Tensor value = at::empty_like(r), slope = at::empty_like(r);
     dispatch(r, [&](auto zero) {
       using T = decltype(zero);

@@ -1,0 +1,1 @@
+"""`mdplugin bench`: options -> cases -> child processes that time them -> results (JSON) -> tables."""

@@ -1,0 +1,130 @@
+"""`python -P -m mdplugin.bench.publish RESULTS_DIRECTORY FILE.md...`: results -> the tables between markers in Markdown.
+
+A block begins with the line <!-- bench:NAME --> and ends with <!-- /bench:NAME -->; what is between is replaced.
+"""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mdplugin.bench.bounds import format_bounds
+from mdplugin.bench.report import (
+    LAMMPS_LEGEND,
+    SPEED_LEGEND,
+    describe,
+    format_lammps,
+    format_speed,
+    format_splits,
+    speed_up,
+    us_per_atom,
+)
+from mdplugin.bench.results import MACE_TORCH, MDPLUGIN, Case, Results, read_results
+from mdplugin.bench.table import NOTHING, format_number, format_table
+from mdplugin.errors import CaseError, MDPluginError
+
+NOT_MEASURED = "*Not measured yet: `make bench` fills this in.*"
+_MARKERS = re.compile(r"(<!-- bench:(\w+) -->\n).*?(<!-- /bench:\2 -->)", re.DOTALL)
+
+
+def gather(directory: Path) -> list[Results]:
+    """The results of every JSON file of the directory, by file name."""
+    return [read_results(path) for path in sorted(directory.glob("*.json"))]
+
+
+def fill_blocks(text: str, results: Sequence[Results], where: str) -> str:
+    """The text with fresh blocks.
+
+    Raises:
+        CaseError: a block that nobody knows, or no block at all.
+    """
+    if not _MARKERS.search(text):
+        raise CaseError(f"{where}: expected a block <!-- bench:NAME --> ... <!-- /bench:NAME -->, got none")
+
+    def replace(match: re.Match) -> str:
+        begin, name, end = match.groups()
+        if name not in BLOCKS:
+            raise CaseError(f"{where}: expected a block of {', '.join(BLOCKS)}, got '{name}'")
+        return f"{begin}{write_block(name, results)}\n{end}"
+
+    return _MARKERS.sub(replace, text)
+
+
+def write_block(name: str, results: Sequence[Results]) -> str:
+    """The Markdown of one block."""
+    cases = [case for result in results for case in result.cases]
+    return BLOCKS[name](results, cases) if cases else NOT_MEASURED
+
+
+def _write_speed(results: Sequence[Results], cases: Sequence[Case]) -> str:
+    """Tuned allocator, one thread, beside mace-torch; the ratio with the stock allocator in brackets."""
+    header = ["network", "atoms", "precision", "mace-torch, µs/atom/step", "mdplugin", "times faster (stock)"]
+    rows = []
+    for case in cases:
+        if (case.allocator, case.threads) != ("tuned", 1):
+            continue
+        stock = _find_stock(case, cases)
+        for ours in case.contenders:
+            mace = case.find(MACE_TORCH, compute=ours.compute)
+            if ours.program != MDPLUGIN or mace is None:
+                continue
+            other = stock and stock.find(MDPLUGIN, precision=ours.precision)
+            in_stock = format_number(speed_up(stock, other, ours.compute)) if other else NOTHING
+            rows.append(
+                (
+                    case.network,
+                    f"{case.n_atoms}{'' if case.system == 'box' else ', molecule'}",
+                    ours.precision,
+                    format_number(us_per_atom(case, mace)),
+                    format_number(us_per_atom(case, ours)),
+                    f"{format_number(speed_up(case, ours, ours.compute))} ({in_stock})",
+                )
+            )
+    processors = ", ".join(dict.fromkeys(result.machine["cpu"] for result in results))
+    return f"{format_table(header, rows)}\n\n{processors}, one thread."
+
+
+def _find_stock(case: Case, cases: Sequence[Case]) -> Case | None:
+    wanted = (case.network, case.system, case.n_atoms, case.threads, "stock")
+    return next(
+        (c for c in cases if (c.network, c.system, c.n_atoms, c.threads, c.allocator) == wanted), None
+    )
+
+
+def _write_machine(results: Sequence[Results], _: Sequence[Case]) -> str:
+    commands = [" ".join(["mdplugin", *result.command[1:]]) for result in results]
+    return "\n\n".join(
+        f"`{command}`  \n{describe(result)}" for command, result in zip(commands, results, strict=True)
+    )
+
+
+def _write_lammps(_: Sequence[Results], cases: Sequence[Case]) -> str:
+    return f"{format_lammps(cases)}\n\n{LAMMPS_LEGEND}" if any(c.lammps for c in cases) else NOT_MEASURED
+
+
+BLOCKS = {
+    "speed": _write_speed,
+    "machine": _write_machine,
+    "bounds": lambda _, cases: format_bounds(cases),
+    "detail": lambda _, cases: f"{format_speed(cases)}\n\n{SPEED_LEGEND}",
+    "split": lambda _, cases: "\n\n".join(format_splits(c for c in cases if c.allocator == "tuned")),
+    "lammps": _write_lammps,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Rewrite the files; nothing is written unless every block of every file can be."""
+    directory, *files = map(Path, arguments)
+    try:
+        results = gather(directory)
+        texts = [fill_blocks(file.read_text(), results, str(file)) for file in files]
+    except (MDPluginError, OSError) as error:
+        print(f"publish: {error}", file=sys.stderr)
+        return 3
+    for file, text in zip(files, texts, strict=True):
+        file.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

