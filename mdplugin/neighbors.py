@@ -53,7 +53,7 @@ class Neighbors:
         )
         # vesin: D = r_j - r_i + S·H, sorted by i. The full list holds both directions: i receives from j.
         return Edges(
-            vectors=torch.from_numpy(-D),
+            vectors=torch.from_numpy(np.negative(D, out=D)),
             senders=torch.from_numpy(j.astype(np.int64)),
             receivers=torch.from_numpy(i.astype(np.int64)),
         )

@@ -130,10 +130,9 @@ class Graph(NamedTuple):
 
 
 class Tape(NamedTuple):
-    """What a layer's reverse needs: u, m, and in Density blocks 1 + rho (n_local,) and d(density)/dr (n_edges,)."""
+    """What a layer's reverse needs besides m: u, and in Density blocks 1 + rho (n_local,) and d(density)/dr (n_edges,)."""
 
     u: list[Tensor]
-    m: list[Tensor]
     one_plus_rho: Tensor
     slope: Tensor
 
@@ -153,8 +152,8 @@ class Interaction(torch.nn.Module):
         self.contraction = _build_contraction(layer, dtype)
         self.has_density = layer.convolution.density is not None
 
-    def forward(self, graph: Graph, u: list[Tensor]) -> tuple[Tape, list[Tensor]]:
-        """B (n_local, rows, channels) per block; `u` has one row per node, in the first layer one per species."""
+    def forward(self, graph: Graph, u: list[Tensor]) -> tuple[Tape, list[Tensor], list[Tensor]]:
+        """m and B (n_local, rows, channels) per block; `u` has one row per node, in the first layer one per species."""
         n = graph.z.size(0)
         rows = graph.sender_species if self.first else graph.senders
         A = self.convolution.forward(u, graph.r, graph.Y, graph.offsets, graph.order, rows, graph.pair)
@@ -165,21 +164,25 @@ class Interaction(torch.nn.Module):
             density, slope = self.convolution.density(graph.r, graph.pair)
             one_plus_rho = torch.ones([n], dtype=self.dtype).index_add_(0, graph.receivers, density)
             m = [block / one_plus_rho[:, None, None] for block in m]
-        return Tape(u, m, one_plus_rho, slope), self.contraction.forward(m, graph.z)
+        return Tape(u, one_plus_rho, slope), m, self.contraction.forward(m, graph.z)
 
     @torch.jit.export
-    def reverse(self, graph: Graph, tape: Tape, gB: list[Tensor], gr: Tensor, gY: Tensor) -> list[Tensor]:
-        """Add to gr and gY; returns gu, empty in the first layer."""
+    def reverse(
+        self, graph: Graph, tape: Tape, m: list[Tensor], gB: list[Tensor], gr: Tensor, gY: Tensor
+    ) -> list[Tensor]:
+        """Add to gr and gY; empties `m`; returns gu, empty in the first layer."""
         n = graph.z.size(0)
-        g = self.contraction.reverse(tape.m, gB, graph.z)
+        g = self.contraction.reverse(m, gB, graph.z)
         if self.has_density:
             dot = torch.zeros([n], dtype=self.dtype)
             for k in range(len(g)):
-                dot += (g[k] * tape.m[k]).sum(dim=[1, 2])
+                dot += (g[k] * m[k]).sum(dim=[1, 2])
             gr -= (dot / tape.one_plus_rho).index_select(0, graph.receivers) * tape.slope
             g = [block / tape.one_plus_rho[:, None, None] for block in g]
+        m.clear()  # the largest tensors go as soon as they can
         gA = self.convolution.allocate_target(n)
         self.message.reverse(g, gA, graph.groups)
+        g.clear()
         rows = graph.sender_species if self.first else graph.senders
         return self.convolution.reverse(
             tape.u, gA, graph.r, graph.Y, graph.offsets, graph.order, rows, graph.pair, gr, gY, not self.first

@@ -56,11 +56,13 @@ class NativeNetwork(torch.nn.Module):
         n_nodes, edge_vectors = species.size(0), edge_vectors.contiguous()
         graph = self.build_graph(edge_vectors, senders, receivers, species, n_local)
         tapes: list[Tape] = []
+        messages: list[list[Tensor]] = []  # the largest tensors that are kept: each goes when its reverse has used it
         B: list[list[Tensor]] = []
         for layer in self.layers:
             u = layer.up.biases if layer.first else self.fetch(layer.up(B, graph.z, graph.groups), n_nodes)
-            tape, B_t = layer(graph, u)
+            tape, m, B_t = layer(graph, u)
             tapes.append(tape)
+            messages.append(m)
             B.append(B_t)
 
         gB = [[torch.zeros_like(block) for block in blocks] for blocks in B]
@@ -73,10 +75,8 @@ class NativeNetwork(torch.nn.Module):
             energy = energy.index_add(0, receivers, v)
             gr += slope.to(self.dtype)
 
-        t = len(B)
         for layer in self.reversed_layers:
-            t -= 1
-            gu = layer.reverse(graph, tapes[t], gB[t], gr, gY)
+            gu = layer.reverse(graph, tapes.pop(), messages.pop(), gB.pop(), gr, gY)
             if not layer.first:
                 layer.up.reverse(self.give_back(gu, n_local), gB, graph.groups)
         node_energy = self.e0s.index_select(0, graph.z) + self.shift + self.scale * energy

@@ -15,7 +15,7 @@ class SenderBlocks {
  public:
   /// Edges sorted by receiver, `offsets` (n_receivers + 1); `senders` (n_edges) below n_senders.
   SenderBlocks(std::int64_t n_receivers, const std::int64_t *offsets, const std::int64_t *senders, std::int64_t n_senders)
-      : n_receivers_(n_receivers), size_(std::clamp<std::int64_t>((n_receivers + 7) / 8, 12, 512)),
+      : n_receivers_(n_receivers), size_(std::clamp<std::int64_t>((n_receivers + 15) / 16, 16, 1024)),
         slots_(offsets[n_receivers]), senders_((n_receivers + size_ - 1) / size_) {
     at::parallel_for(0, count(), 1, [&](std::int64_t begin, std::int64_t end) {
       std::vector<std::int32_t> slot_of(n_senders, -1);
