@@ -1,7 +1,8 @@
 """MACE checkpoint -> Checkpoint: the mace-torch network in float64 with the facts an engine asks for.
 
 The only module that imports mace. A checkpoint is a `.model` file of mace-torch, a bundled potential by
-name, or the JSON of a potential saved as JSON + safetensors.
+name, or the JSON of a potential saved as JSON + safetensors. A `.model` is read as inert data (model_file.py), the
+network is built anew from its settings (settings.py) and gets the file's tensors (reconstruction.py).
 """
 
 import contextlib
@@ -24,9 +25,13 @@ from ase.data import chemical_symbols
 
 from mdplugin import potentials
 from mdplugin.errors import CheckpointError, StructureError
+from mdplugin.model_file import NETWORKS, Part, read_parts
+from mdplugin.reconstruction import reconstruct
+from mdplugin.settings import constructor_arguments, read_settings
 from mdplugin.threads import torch_threads
 
-SUPPORTED = ("MACE", "ScaleShiftMACE")
+# what a part of another shape than a MACE's raises when it is read
+_MALFORMED = (AttributeError, IndexError, KeyError, RecursionError, RuntimeError, TypeError, ValueError)
 # what torch.load raises for text, truncated files and other archives
 _UNREADABLE = (
     pickle.UnpicklingError,
@@ -52,6 +57,7 @@ class Checkpoint:
         n_layers: number of interaction layers.
         heads: names of all readout heads; `head` the one served.
         e0s: (n_elements,) isolated-atom energies of `head` in eV.
+        settings: what the network is built from (settings.py); None for a pickle that was trusted.
     """
 
     network: torch.nn.Module
@@ -64,6 +70,7 @@ class Checkpoint:
     heads: tuple[str, ...]
     head: str
     e0s: tuple[float, ...]
+    settings: dict | None = None
 
     @property
     def head_index(self) -> int:
@@ -72,8 +79,8 @@ class Checkpoint:
 
 
 @contextlib.contextmanager
-def _mace():
-    """mace-torch's modules inside a scope where its construction defaults are float64.
+def _mace(constants: torch.dtype = torch.float64):
+    """mace-torch's modules inside a scope where its construction defaults are float64, or another type.
 
     mace-torch builds constants (Clebsch-Gordan coefficients, scales) in torch's default dtype. It is set
     here, at export time, and restored together with the environment variable that `import mace` leaves.
@@ -88,7 +95,7 @@ def _mace():
             import mace.calculators
             import mace.modules
 
-            torch.set_default_dtype(torch.float64)
+            torch.set_default_dtype(constants)
             yield mace
     finally:
         torch.set_default_dtype(dtype)
@@ -99,15 +106,18 @@ def _mace():
             os.environ[variable] = before
 
 
-def read_checkpoint(source: str | os.PathLike, head: str | None = None) -> Checkpoint:
+def read_checkpoint(source: str | os.PathLike, head: str | None = None, trust: bool = False) -> Checkpoint:
     """Read a MACE potential.
 
     Args:
         source: a `.model` file, a potential's `.json`, or the name of a bundled potential ("water").
         head: which readout head to serve; needed when the model has several.
+        trust: unpickle a `.model` as Python does, which runs whatever the file says: for classes that are not on
+            the list of `model_file`.
 
     Raises:
-        CheckpointError: not a MACE energy model, or no such file or head; says what it is instead.
+        CheckpointError: not a MACE energy model, or no such file or head; says what it is instead. Or a `.model` that
+            holds anything but the parts of a MACE network, and `trust` is False; names it.
     """
     path = Path(source)
     if not path.exists() and str(source) in potentials.names():
@@ -115,16 +125,48 @@ def read_checkpoint(source: str | os.PathLike, head: str | None = None) -> Check
     if not path.is_file():
         bundled = ", ".join(potentials.names())
         raise CheckpointError(f"{source}: no such file, nor a bundled potential (bundled: {bundled})")
-    network = _read_json(path) if path.suffix == ".json" else _read_pickle(path)
+    if path.suffix == ".json":
+        network, settings = _read_json(path)
+    else:
+        _refuse_torchscript(path)
+        network, settings = _unpickle(path) if trust else _rebuild(path)
     _require_energy_model(path, network)
-    return _describe(path, network, head)
+    return _describe(path, network, settings, head)
 
 
-def _read_pickle(path: Path) -> torch.nn.Module:
-    _refuse_torchscript(path)
+def _rebuild(path: Path) -> tuple[torch.nn.Module, dict]:
+    """The network that a `.model` describes, without running anything of the file, and its settings."""
+    with path.open("rb") as file:
+        parts = read_parts(file, str(path))
+    _require_energy_model(path, parts)
+    try:
+        settings = read_settings(parts)
+        return _build(type(parts).__name__, settings, parts), settings
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    except _MALFORMED as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path}: expected the parts of a network that mace-torch builds, got something else ({reason[:90]}); if you "
+            "trust where it comes from, --trust (in Python trust=True) opens it as it is"
+        ) from error
+
+
+def _build(kind: str, settings: dict, parts: Part | None = None) -> torch.nn.Module:
+    """mace-torch's network of these settings, with the tensors of `parts`, and constants in the type of its weights."""
+    dtype = torch.float64 if parts is None else parts.node_embedding.linear.weight.dtype
+    if dtype not in (torch.float32, torch.float64):
+        raise CheckpointError(f"expected weights in float32 or float64, got {dtype}")
+    with _mace(dtype) as mace:
+        network = getattr(mace.modules, kind)(**constructor_arguments(mace, settings))
+        return network if parts is None else reconstruct(network, parts)
+
+
+def _unpickle(path: Path) -> tuple[object, None]:
+    """What the file holds, by Python's own unpickler, which runs whatever the file says."""
     try:
         with _mace():
-            return torch.load(path, map_location="cpu", weights_only=False)
+            return torch.load(path, map_location="cpu", weights_only=False), None
     except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
@@ -154,15 +196,14 @@ def _refuse_torchscript(path: Path) -> None:
         )
 
 
-def _read_json(path: Path) -> torch.nn.Module:
+def _read_json(path: Path) -> tuple[torch.nn.Module, dict]:
     from safetensors.torch import load_file
 
     try:
         description = json.loads(path.read_text())
         settings, weights = description["settings"], load_file(path.parent / description["weights"])
-        with _mace() as mace:
-            network = getattr(mace.modules, description["class"])(**_settings_from_json(mace, settings))
-    except (ValueError, KeyError, OSError, TypeError) as error:
+        network = _build(description["class"], settings)
+    except (ValueError, KeyError, OSError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path}: expected a potential's JSON beside its safetensors, got {error!r}"
         ) from error
@@ -171,57 +212,34 @@ def _read_json(path: Path) -> torch.nn.Module:
     if any(network.get_parameter(name).numel() for name in missing) or unknown:
         raise CheckpointError(f"{path}: weights do not fit the settings: {sorted(missing | unknown)[:3]}")
     network.load_state_dict(weights, strict=False)
-    return network
-
-
-def _settings_from_json(mace, settings: dict) -> dict:
-    """Keyword arguments of mace-torch's constructor from the JSON's plain values."""
-    from e3nn import o3
-
-    arguments = dict(settings)
-    for name in ("interaction_cls", "interaction_cls_first"):
-        arguments[name] = mace.modules.interaction_classes[arguments[name]]
-    for name in ("hidden_irreps", "MLP_irreps"):
-        arguments[name] = o3.Irreps(arguments[name])
-    arguments["gate"] = mace.modules.gate_dict[arguments["gate"]]
-    arguments["atomic_energies"] = np.array(arguments["atomic_energies"], dtype=np.float64)
-    for name in ("atomic_inter_scale", "atomic_inter_shift"):
-        if name in arguments:
-            arguments[name] = np.array(arguments[name], dtype=np.float64)
-    return arguments
+    return network, settings
 
 
 def save_potential(checkpoint: Checkpoint, path: Path) -> None:
-    """Write a ScaleShiftMACE as `path` (JSON) and its weights beside it (safetensors), without pickle.
+    """Write a network as `path` (JSON) and its weights beside it (safetensors), without pickle.
 
     Only the weights are stored; couplings are rebuilt from the settings by mace-torch in float64.
 
     Raises:
-        CheckpointError: the rebuilt network would not have the same weights.
+        CheckpointError: the rebuilt network would have other couplings or constants than this one; names one.
     """
     from safetensors.torch import save_file
 
-    with _mace() as mace:
-        from mace.tools.scripts_utils import extract_config_mace_model
-
-        config = extract_config_mace_model(checkpoint.network)
-        if "error" in config:
-            raise CheckpointError(f"{checkpoint.name}: {config['error']}")
-        gates = {function: name for name, function in mace.modules.gate_dict.items()}
-    plain = {name: value for name, value in config.items() if value is not None and name != "readout_cls"}
-    plain["gate"] = gates[config["gate"]]
-    for name in ("interaction_cls", "interaction_cls_first"):
-        plain[name] = config[name].__name__
-    for name in ("hidden_irreps", "MLP_irreps"):
-        plain[name] = str(config[name])
-    for name in ("atomic_energies", "atomic_numbers", "atomic_inter_scale", "atomic_inter_shift"):
-        plain[name] = config[name].tolist()
+    if checkpoint.settings is None:
+        raise CheckpointError(f"{checkpoint.name}: its settings are not known: read it without --trust")
+    kind = type(checkpoint.network).__name__
+    rebuilt = dict(_build(kind, checkpoint.settings).named_buffers())
+    for name, value in checkpoint.network.named_buffers():
+        again = rebuilt[name].to(value.dtype)
+        # of another basis or size; a network trained in float32 has them rounded to it
+        if again.shape != value.shape or not torch.allclose(again, value, rtol=1e-6, atol=1e-6):
+            raise CheckpointError(f"{checkpoint.name}: {name} is not what mace-torch would build again")
     weights = {
         name: value.detach().clone() for name, value in checkpoint.network.named_parameters() if value.numel()
     }
     target = path.with_suffix(".safetensors")
     save_file(weights, target)
-    description = {"class": type(checkpoint.network).__name__, "settings": plain, "weights": target.name}
+    description = {"class": kind, "settings": checkpoint.settings, "weights": target.name}
     path.write_text(json.dumps(description, indent=1) + "\n")
 
 
@@ -233,8 +251,8 @@ def _require_energy_model(path: Path, network: object) -> None:
             f"{path}: expected a MACE checkpoint (.model), got a dictionary with {sorted(map(str, network))[:4]}: "
             "a training checkpoint or state_dict; give the .model file that mace_run_train wrote"
         )
-    if not type(network).__module__.startswith("mace.") or kind not in SUPPORTED:
-        raise CheckpointError(f"{path}: expected a network of class {' or '.join(SUPPORTED)}, got {kind}")
+    if not type(network).__module__.startswith("mace.") or kind not in NETWORKS:
+        raise CheckpointError(f"{path}: expected a network of class {' or '.join(NETWORKS)}, got {kind}")
     if hasattr(network, "joint_embedding"):
         names = ", ".join(network.embedding_specs)
         raise CheckpointError(
@@ -242,7 +260,7 @@ def _require_energy_model(path: Path, network: object) -> None:
         )
 
 
-def _describe(path: Path, network: torch.nn.Module, head: str | None) -> Checkpoint:
+def _describe(path: Path, network: torch.nn.Module, settings: dict | None, head: str | None) -> Checkpoint:
     trained = next(network.parameters()).dtype
     heads = tuple(getattr(network, "heads", None) or ["Default"])
     chosen = _choose_head(path, heads, head)
@@ -262,6 +280,7 @@ def _describe(path: Path, network: torch.nn.Module, head: str | None) -> Checkpo
         heads=heads,
         head=chosen,
         e0s=tuple(float(e0) for e0 in e0s),
+        settings=settings,
     )
 
 

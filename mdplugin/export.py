@@ -34,6 +34,7 @@ def export_model(
     head: str | None = None,
     backend: str = "auto",
     frames: Sequence[ase.Atoms] = (),
+    trust: bool = False,
 ) -> Manifest:
     """Export a MACE checkpoint to the artifact that ASE and LAMMPS serve.
 
@@ -47,6 +48,7 @@ def export_model(
         backend: "native" (our kernels), "e3nn" (mace-torch's own blocks), or "auto": native where it knows the
             architecture, else e3nn, with the reason in a warning.
         frames: structures to compare on besides the generated ones, which hold every element of the model.
+        trust: run what a `.model`'s pickle says, for classes that `read_checkpoint` refuses.
 
     Returns:
         The manifest that was written.
@@ -60,7 +62,7 @@ def export_model(
     if backend not in BACKENDS:
         raise ArtifactError(f"backend: expected one of {', '.join(BACKENDS)}, got '{backend}'")
     target = artifacts.writable_path(target)
-    checkpoint = read_checkpoint(source, head)
+    checkpoint = read_checkpoint(source, head, trust)
     require_elements(checkpoint, frames)
     frames = [*reference_frames(checkpoint.atomic_numbers), *frames]
     network, used, tables = _build(checkpoint, policy, backend)
