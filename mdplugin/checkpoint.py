@@ -1,18 +1,14 @@
 """MACE checkpoint -> Checkpoint: the mace-torch network in float64 with the facts an engine asks for.
 
-The only module that imports mace. A checkpoint is a `.model` file of mace-torch, a bundled potential by
-name, or the JSON of a potential saved as JSON + safetensors. A `.model` is read as inert data (model_file.py), the
-network is built anew from its settings (settings.py) and gets the file's tensors (reconstruction.py).
+A checkpoint is a `.model` file of mace-torch, a bundled potential by name, or the JSON of a potential saved as JSON +
+safetensors. A `.model` is read as inert data (model_file.py), the network is built anew from its settings (settings.py,
+network_mace.py) and gets the file's tensors (reconstruction.py). Also the oracle: mace-torch's own calculator.
 """
 
-import contextlib
 import copy
 import hashlib
 import json
-import logging
 import os
-import pickle
-import warnings
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,22 +21,13 @@ from ase.data import chemical_symbols
 
 from mdplugin import potentials
 from mdplugin.errors import CheckpointError, StructureError
-from mdplugin.model_file import NETWORKS, Part, read_parts
-from mdplugin.reconstruction import reconstruct
-from mdplugin.settings import constructor_arguments, read_settings
+from mdplugin.model_file import NETWORKS, read_parts
+from mdplugin.network_mace import ChebychevBasis, _mace, build_network, unpickle
+from mdplugin.settings import read_settings
 from mdplugin.threads import torch_threads
 
 # what a part of another shape than a MACE's raises when it is read
 _MALFORMED = (AttributeError, IndexError, KeyError, RecursionError, RuntimeError, TypeError, ValueError)
-# what torch.load raises for text, truncated files and other archives
-_UNREADABLE = (
-    pickle.UnpicklingError,
-    EOFError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    OSError,
-    UnicodeDecodeError,
-)
 
 
 @dataclass(frozen=True)
@@ -78,34 +65,6 @@ class Checkpoint:
         return self.heads.index(self.head)
 
 
-@contextlib.contextmanager
-def _mace(constants: torch.dtype = torch.float64):
-    """mace-torch's modules inside a scope where its construction defaults are float64, or another type.
-
-    mace-torch builds constants (Clebsch-Gordan coefficients, scales) in torch's default dtype. It is set
-    here, at export time, and restored together with the environment variable that `import mace` leaves.
-    """
-    dtype, variable = torch.get_default_dtype(), "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(variable)
-    level = logging.root.level
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(None):
-            warnings.simplefilter("ignore")
-            logging.root.setLevel(logging.ERROR)  # mace announces missing accelerators at import
-            import mace.calculators
-            import mace.modules
-
-            torch.set_default_dtype(constants)
-            yield mace
-    finally:
-        torch.set_default_dtype(dtype)
-        logging.root.setLevel(level)
-        if before is None:
-            os.environ.pop(variable, None)
-        else:
-            os.environ[variable] = before
-
-
 def read_checkpoint(source: str | os.PathLike, head: str | None = None, trust: bool = False) -> Checkpoint:
     """Read a MACE potential.
 
@@ -129,7 +88,7 @@ def read_checkpoint(source: str | os.PathLike, head: str | None = None, trust: b
         network, settings = _read_json(path)
     else:
         _refuse_torchscript(path)
-        network, settings = _unpickle(path) if trust else _rebuild(path)
+        network, settings = (unpickle(path), None) if trust else _rebuild(path)
     _require_energy_model(path, network)
     return _describe(path, network, settings, head)
 
@@ -138,12 +97,10 @@ def _rebuild(path: Path) -> tuple[torch.nn.Module, dict]:
     """The network that a `.model` describes, without running anything of the file, and its settings."""
     with path.open("rb") as file:
         parts = read_parts(file, str(path))
-    _require_energy_model(path, parts)
     try:
+        _require_energy_model(path, parts)
         settings = read_settings(parts)
-        return _build(type(parts).__name__, settings, parts), settings
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        return build_network(path, type(parts).__name__, settings, parts), settings
     except _MALFORMED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
@@ -152,39 +109,15 @@ def _rebuild(path: Path) -> tuple[torch.nn.Module, dict]:
         ) from error
 
 
-def _build(kind: str, settings: dict, parts: Part | None = None) -> torch.nn.Module:
-    """mace-torch's network of these settings, with the tensors of `parts`, and constants in the type of its weights."""
-    dtype = torch.float64 if parts is None else parts.node_embedding.linear.weight.dtype
-    if dtype not in (torch.float32, torch.float64):
-        raise CheckpointError(f"expected weights in float32 or float64, got {dtype}")
-    with _mace(dtype) as mace:
-        network = getattr(mace.modules, kind)(**constructor_arguments(mace, settings))
-        return network if parts is None else reconstruct(network, parts)
-
-
-def _unpickle(path: Path) -> tuple[object, None]:
-    """What the file holds, by Python's own unpickler, which runs whatever the file says."""
-    try:
-        with _mace():
-            return torch.load(path, map_location="cpu", weights_only=False), None
-    except _UNREADABLE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{path}: expected a MACE checkpoint (.model of mace-torch), got a file that torch cannot read "
-            f"({reason[:90]}); is it complete?"
-        ) from error
-    except (AttributeError, ModuleNotFoundError) as error:
-        raise CheckpointError(
-            f"{path}: expected a MACE checkpoint, got a pickle of classes that are not installed ({error})"
-        ) from error
-
-
 def _refuse_torchscript(path: Path) -> None:
     """Compiled networks cannot be cast or taken apart: casting one gives NaN (ACEsuit/mace#990)."""
     if not zipfile.is_zipfile(path):
         return
-    with zipfile.ZipFile(path) as archive:
-        records = archive.namelist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            records = archive.namelist()
+    except zipfile.BadZipFile:
+        return  # the reader says so
     if any(record.endswith("extra/mdplugin.json") for record in records):
         raise CheckpointError(
             f"{path}: expected a MACE checkpoint, got an artifact of mdplugin export (done already)"
@@ -202,7 +135,7 @@ def _read_json(path: Path) -> tuple[torch.nn.Module, dict]:
     try:
         description = json.loads(path.read_text())
         settings, weights = description["settings"], load_file(path.parent / description["weights"])
-        network = _build(description["class"], settings)
+        network = build_network(path, description["class"], settings)
     except (ValueError, KeyError, OSError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path}: expected a potential's JSON beside its safetensors, got {error!r}"
@@ -228,7 +161,7 @@ def save_potential(checkpoint: Checkpoint, path: Path) -> None:
     if checkpoint.settings is None:
         raise CheckpointError(f"{checkpoint.name}: its settings are not known: read it without --trust")
     kind = type(checkpoint.network).__name__
-    rebuilt = dict(_build(kind, checkpoint.settings).named_buffers())
+    rebuilt = dict(build_network(checkpoint.name, kind, checkpoint.settings).named_buffers())
     for name, value in checkpoint.network.named_buffers():
         again = rebuilt[name].to(value.dtype)
         # of another basis or size; a network trained in float32 has them rounded to it
@@ -258,6 +191,11 @@ def _require_energy_model(path: Path, network: object) -> None:
         raise CheckpointError(
             f"{path}: the model takes extra inputs ({names}), which neither ASE nor LAMMPS hands to a potential here"
         )
+    if isinstance(network, torch.nn.Module) and not len(network.readouts):
+        raise CheckpointError(
+            f"{path}: the network has no readouts (use_last_readout_only with one interaction), so that its energy does "
+            "not depend on positions"
+        )
 
 
 def _describe(path: Path, network: torch.nn.Module, settings: dict | None, head: str | None) -> Checkpoint:
@@ -282,26 +220,6 @@ def _describe(path: Path, network: torch.nn.Module, settings: dict | None, head:
         e0s=tuple(float(e0) for e0 in e0s),
         settings=settings,
     )
-
-
-class ChebychevBasis(torch.nn.Module):
-    """mace-torch's radial basis T_1 ... T_n by recurrence.
-
-    mace-torch calls torch.special.chebyshev_polynomial_t, which has no derivative: its forces silently lack a term
-    (0.01 eV/Å on a random network). With this in its place they are the gradient of the same energy.
-    """
-
-    def __init__(self, basis: torch.nn.Module):
-        super().__init__()
-        self.n_basis = int(basis.num_basis)
-        self.register_buffer("n", basis.n.detach().clone())
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(n_edges, 1) -> (n_edges, n_basis)."""
-        polynomials = [torch.ones_like(x), x]
-        for _ in range(self.n_basis - 1):
-            polynomials.append(2.0 * x * polynomials[-1] - polynomials[-2])
-        return torch.cat(polynomials[1:], dim=-1)
 
 
 def _choose_head(path: Path, heads: tuple[str, ...], head: str | None) -> str:
@@ -332,21 +250,27 @@ class Evaluation:
     stress: np.ndarray | None
 
 
-def require_elements(checkpoint: Checkpoint, frames: Sequence[ase.Atoms]) -> None:
-    """Refuse frames that the checkpoint cannot evaluate.
+def require_elements(
+    checkpoint: Checkpoint, frames: Sequence[ase.Atoms], kept: Sequence[int] | None = None
+) -> None:
+    """Refuse frames that the checkpoint, or an artifact with the elements `kept` of it, cannot evaluate.
 
     Raises:
         StructureError: names the frame, and its unknown elements or the position that is not finite.
     """
-    known = " ".join(chemical_symbols[z] for z in checkpoint.atomic_numbers)
+    numbers = checkpoint.atomic_numbers if kept is None else kept
+    known = " ".join(chemical_symbols[z] for z in numbers)
+    known = (
+        f"in {checkpoint.name}; it knows {known}"
+        if len(numbers) == len(checkpoint.atomic_numbers)
+        else f"among those kept of {checkpoint.name}: {known}"
+    )
     for index, frame in enumerate(frames):
-        if unknown := sorted(set(frame.numbers) - set(checkpoint.atomic_numbers)):
+        if unknown := sorted(set(frame.numbers) - set(numbers)):
             symbols = " ".join(
                 chemical_symbols[z] if 0 <= z < len(chemical_symbols) else str(z) for z in unknown
             )
-            raise StructureError(
-                f"frame {index}: elements {symbols} are not in {checkpoint.name}; it knows {known}"
-            )
+            raise StructureError(f"frame {index}: elements {symbols} are not {known}")
         if not (np.isfinite(frame.positions).all() and np.isfinite(frame.cell.array).all()):
             raise StructureError(
                 f"frame {index}: expected finite positions and cell, got one that is not a number"

@@ -71,6 +71,7 @@ def _add_export(verbs) -> None:
         default="auto",
         help="auto (default), native: our kernels, or e3nn: mace-torch's own blocks",
     )
+    parser.add_argument("--elements", metavar="H,O", help="keep only these of the model's elements")
     parser.add_argument("--structures", type=Path, help="frames to compare on besides generated ones")
     _add_trust(parser)
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
@@ -96,6 +97,7 @@ def _run_export(arguments: argparse.Namespace) -> int:
         arguments.precision,
         head=arguments.head,
         backend=arguments.backend,
+        elements=None if arguments.elements is None else arguments.elements.split(","),
         frames=frames,
         trust=arguments.trust,
     )

@@ -45,19 +45,20 @@ _UNKNOWN = object()
 _ROUNDING = 1e-12  # of constants (path weights, moments of activations) that another build of torch computed
 
 
-def reconstruct(network: torch.nn.Module, file: Part) -> torch.nn.Module:
+def reconstruct(network: torch.nn.Module, file: Part, name: str) -> torch.nn.Module:
     """Put the file's tensors into a network built from its settings.
 
     Args:
         network: as mace-torch builds it; changed in place.
         file: what `read_parts` found.
+        name: of the file, for errors.
 
     Raises:
         CheckpointError: the file's network is not the one built; names the first part that differs.
     """
     buffer = io.BytesIO()
     torch.save(network, buffer)
-    _compare(file, read_parts(buffer, "the network built anew"), type(file).__name__)
+    _compare(file, read_parts(buffer, "the network built anew"), f"{name}: {type(file).__name__}")
     _fill(network, file)
     return network
 
@@ -74,7 +75,7 @@ def _compare(file: Part | None, built: Part | None, where: str) -> None:
     _compare_attributes(kind, file, built, where)
     for table in ("parameters", "buffers"):
         for name, theirs, ours in _pair(file.table(table), built.table(table), where):
-            _compare_shapes(kind, theirs, ours, f"{where}.{name}")
+            _compare_tensors(kind, theirs, ours, f"{where}.{name}")
     if kind == "Contraction":
         _compare_paths(file, where)
     for name, theirs, ours in _pair(file.table("modules"), built.table("modules"), where):
@@ -118,8 +119,13 @@ def _pair(file: dict, built: dict, where: str) -> list[tuple]:
     return [(name, file[name], built[name]) for name in sorted(file.keys() & built.keys())]
 
 
-def _compare_shapes(kind: str, theirs: torch.Tensor | None, ours: torch.Tensor | None, where: str) -> None:
-    """Equal, but for the number of paths of a contraction: reduced couplings span the same with fewer."""
+def _compare_tensors(kind: str, theirs: torch.Tensor | None, ours: torch.Tensor | None, where: str) -> None:
+    """Equal shapes, but for the number of paths of a contraction: reduced couplings span the same with fewer."""
+    if theirs is not None and ours is not None:
+        dense = theirs.layout is torch.strided and theirs.device.type == "cpu"
+        # older versions kept the cutoff's order, now an integer, as a floating-point number
+        real = theirs.is_floating_point() or not (theirs.is_complex() or ours.is_floating_point())
+        _require(dense and real, where, f"a tensor of {theirs.dtype}, {theirs.layout}, {theirs.device}")
     shapes = [None if tensor is None else list(tensor.shape) for tensor in (theirs, ours)]
     paths = {"Contraction": -1 if ".U_matrix_" in where else 1, "ParameterList": 1}.get(kind)
     if paths is not None and all(shapes) and len(shapes[0]) == len(shapes[1]):
@@ -192,7 +198,7 @@ def _fill(network: torch.nn.Module, file: Part) -> None:
         network._parameters[name] = None if weight is None else torch.nn.Parameter(weight.detach(), False)
     for name, value in file.table("buffers").items():
         if name in network._buffers:
-            network._buffers[name] = value
+            network._buffers[name] = None if value is None else value.detach()
     for name, part in file.table("modules").items():
         if part is not None and name in network._modules and not _is_graph(part):
             _fill(network._modules[name], part)

@@ -111,7 +111,7 @@ def constructor_arguments(mace, settings: dict) -> dict:
     """Keyword arguments of mace-torch's constructor; `mace` is the package.
 
     Raises:
-        KeyError, TypeError, ValueError: a name or irreps that mace-torch does not know.
+        TypeError, ValueError: a name or irreps that mace-torch does not know.
     """
     from e3nn import o3
 
@@ -124,6 +124,8 @@ def constructor_arguments(mace, settings: dict) -> dict:
     }
     for name, known in classes.items():
         if name in arguments:
+            if arguments[name] not in known:
+                raise ValueError(f"{name} '{arguments[name]}'; mace-torch has {', '.join(known)}")
             arguments[name] = known[arguments[name]]
     for name in ("hidden_irreps", "MLP_irreps", "edge_irreps"):
         if name in arguments:

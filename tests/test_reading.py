@@ -1,34 +1,19 @@
-"""A `.model` is read without running it: the same network as Python's unpickler gives, and no door for anything else."""
+"""A `.model` is read without running it: the same network as Python's unpickler gives, or a refusal by name."""
 
-import builtins
-import os
+import lzma
 import pathlib
-import subprocess
 
-import numpy as np
+import ase.io
 import pytest
 import torch
 from architectures import ARCHITECTURES, build, save, save_from
 from edges_of import frames
+from model_files import change, require_equal
 
-from mdplugin.checkpoint import _mace, evaluate_mace, read_checkpoint
+from mdplugin.checkpoint import _mace, read_checkpoint, save_potential
 from mdplugin.cli import main
 from mdplugin.errors import CheckpointError
 from mdplugin.model_file import OTHER_NETWORKS
-
-# both evaluate the same numbers in the same order, but for a sum split in two (files of mace-torch up to 0.3.8)
-ROUNDING_BOUND = 1e-12
-
-
-def require_equal(checkpoint, trusted):
-    """Energies, forces and stress of the network built anew are those of the unpickled one."""
-    assert checkpoint.trained_dtype == trusted.trained_dtype and checkpoint.e0s == trusted.e0s
-    atoms = frames(trusted.atomic_numbers)
-    for found, expected in zip(evaluate_mace(checkpoint, atoms), evaluate_mace(trusted, atoms), strict=True):
-        assert np.abs(found.energies - expected.energies).max() <= ROUNDING_BOUND
-        assert np.abs(found.forces - expected.forces).max() <= ROUNDING_BOUND
-        if expected.stress is not None:
-            assert np.abs(found.stress - expected.stress).max() <= ROUNDING_BOUND
 
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
@@ -42,23 +27,19 @@ def test_the_network_built_anew_is_the_one_that_python_unpickles(name):
     require_equal(checkpoint, trusted)
 
 
+def test_a_file_of_an_older_mace_torch_is_the_same_network(tmp_path):
+    packed = pathlib.Path(__file__).parent / "data" / "mace-0.3.8.model.xz"
+    old = tmp_path / "old.model"
+    old.write_bytes(lzma.decompress(packed.read_bytes()))
+    checkpoint = read_checkpoint(old)
+    assert checkpoint.trained_dtype == "float32" and checkpoint.heads == ("Default",)
+    require_equal(checkpoint, read_checkpoint(old, trust=True))
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A small .model file."""
     return save_from(tmp_path_factory.mktemp("reading") / "a.model", max_ell=1, correlation=2)
-
-
-def change(model, target, edit):
-    """The file with its network changed by `edit`, as a hand or another program might write it."""
-    network = unpickle(model)
-    edit(network)
-    torch.save(network, target)
-    return target
-
-
-def unpickle(model):
-    with _mace():
-        return torch.load(model, weights_only=False)
 
 
 # --- tensors of the file, not of a new network ------------------------------------------------------------------
@@ -96,6 +77,17 @@ def test_couplings_come_from_the_file_with_the_weights_that_belong_to_them(model
     )
 
 
+def test_a_potential_without_pickle_is_not_written_for_other_couplings(model, tmp_path):
+    save_potential(read_checkpoint(model), tmp_path / "a.json")
+    require_equal(read_checkpoint(tmp_path / "a.json"), read_checkpoint(model))
+    change(model, tmp_path / "b.model", rotate_paths)
+    with pytest.raises(CheckpointError, match="U_matrix_2 is not what mace-torch would build again"):
+        save_potential(read_checkpoint(tmp_path / "b.model"), tmp_path / "b.json")
+    with pytest.raises(CheckpointError, match="settings are not known: read it without --trust"):
+        save_potential(read_checkpoint(model, trust=True), tmp_path / "b.json")
+    assert not (tmp_path / "b.json").exists()
+
+
 def test_every_buffer_comes_from_the_file(model, tmp_path):
     def shift(network):
         for name, buffer in network.named_buffers():
@@ -105,122 +97,6 @@ def test_every_buffer_comes_from_the_file(model, tmp_path):
     shifted = read_checkpoint(change(model, tmp_path / "b.model", shift))
     require_equal(shifted, read_checkpoint(tmp_path / "b.model", trust=True))
     assert shifted.r_max == pytest.approx(4.004, abs=1e-12)
-
-
-# --- what is refused --------------------------------------------------------------------------------------------
-
-
-class Plant:
-    """Pickled as a call of `function`."""
-
-    def __init__(self, function, *arguments):
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
-
-
-def plants(path):
-    """Calls that write a file, by the name that the pickle has for them (its protocol 2 keeps Python 2's)."""
-    return {
-        "posix.system": Plant(os.system, f"touch {path}"),
-        "commands.check_call": Plant(subprocess.check_call, ["touch", str(path)]),
-        "builtins.exec": Plant(builtins.exec, f"open({str(path)!r}, 'w')"),
-        "io.open": Plant(open, str(path), "w"),
-        "torch.serialization.save": Plant(torch.save, {}, str(path)),
-    }
-
-
-def require_harmless(path, planted, capsys):
-    """Export refuses the file in one line; nothing is written. Returns the line."""
-    directory = sorted(os.listdir(path.parent))
-    assert main(["export", str(path), "-o", str(path.with_suffix(".pt"))]) == 3
-    error = capsys.readouterr().err
-    assert error.startswith(f"mdplugin: {path}: ") and error.count("\n") == 1
-    assert sorted(os.listdir(path.parent)) == directory and not planted.exists()
-    return error
-
-
-def require_live(path, planted):
-    """The plant is no dud: Python's own unpickler runs it."""
-    unpickle(path)
-    assert planted.exists()
-
-
-@pytest.mark.parametrize("name", plants(""))
-@pytest.mark.parametrize("unrestricted", [False, True])
-def test_a_pickle_that_calls_anything_is_refused_with_its_name(
-    model, tmp_path, monkeypatch, capsys, name, unrestricted
-):
-    if unrestricted:  # mace-torch sets this, and torch.load's default then runs everything
-        monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    planted = tmp_path / "planted"
-    path = change(
-        model, tmp_path / "b.model", lambda network: setattr(network, "note", plants(planted)[name])
-    )
-    error = require_harmless(path, planted, capsys)
-    assert f"the pickle names {name}, which" in error and "--trust" in error
-    require_live(path, planted)
-
-
-def test_what_the_process_has_allowed_elsewhere_does_not_count(model, tmp_path, capsys):
-    planted = tmp_path / "planted"
-    plant = Plant(subprocess.check_call, ["touch", str(planted)])
-    path = change(model, tmp_path / "b.model", lambda network: setattr(network, "note", plant))
-    with torch.serialization.safe_globals([subprocess.check_call]):
-        before = set(torch.serialization.get_safe_globals())
-        require_harmless(path, planted, capsys)
-        assert set(torch.serialization.get_safe_globals()) == before
-    require_live(path, planted)
-
-
-# --- what is read, and not run ----------------------------------------------------------------------------------
-
-
-def test_source_text_of_torch_fx_is_not_executed(model, tmp_path):
-    planted = tmp_path / "planted"
-    source = f"open({str(planted)!r}, 'w')\ndef forward(self, x):\n    return x\n"
-    body = {"_code": source, "_parameters": {}, "_buffers": {}, "_modules": {}, "training": False}
-    plant = Plant(torch.fx.graph_module.reduce_graph_module, body, "")
-
-    def put(network):
-        network.products[0].symmetric_contractions.contractions[0]._modules["graph_opt_main"] = plant
-
-    path = change(model, tmp_path / "b.model", put)
-    require_equal(read_checkpoint(path), read_checkpoint(model, trust=True))
-    assert not planted.exists()
-    require_live(path, planted)
-
-
-class Script(torch.nn.Module):
-    """TorchScript that writes a file when torch.jit.load opens it."""
-
-    def __init__(self, path: str):
-        super().__init__()
-        self.path = path
-
-    def forward(self, x: torch.Tensor):
-        return x
-
-    @torch.jit.export
-    def __getstate__(self):
-        return self.path, self.training
-
-    @torch.jit.export
-    def __setstate__(self, state: tuple[str, bool]):
-        self.path, self.training = state[0], state[1]
-        torch.save(state[0], state[0])
-
-
-def test_scripted_code_inside_e3nns_modules_is_not_loaded(model, tmp_path):
-    planted = tmp_path / "planted"
-    script = torch.jit.script(Script(str(planted)))
-    path = change(
-        model, tmp_path / "b.model", lambda n: n.readouts[0].linear._modules.update(_compiled_main=script)
-    )
-    require_equal(read_checkpoint(path), read_checkpoint(model, trust=True))
-    assert not planted.exists()
-    require_live(path, planted)
 
 
 # --- networks that mace-torch does not build from these settings ------------------------------------------------
@@ -308,6 +184,22 @@ def test_trust_opens_what_the_list_does_not_know(model, tmp_path, capsys):
     require_equal(read_checkpoint(path, trust=True), read_checkpoint(model))
 
 
+@pytest.mark.parametrize("verb", ["compare", "validate"])
+def test_every_verb_that_reads_a_model_asks_for_trust(model, tmp_path, capsys, artifacts, verb):
+    path = change(model, tmp_path / "b.model", set_note)
+    structure = tmp_path / "molecule.xyz"
+    ase.io.write(structure, frames((1, 8))[1])
+    arguments = {
+        "compare": ["compare", artifacts["organic", "fp32"], "--structures", structure],
+        "validate": ["validate", "nve", "--model", artifacts["organic", "fp32"], "--engine", "ase", "--steps", 256,
+                     "--equilibration-steps", 0, "--structure", structure, "-o", tmp_path / "nve", "--quiet"],
+    }[verb]  # fmt: skip
+    arguments = [str(argument) for argument in (*arguments, "--reference", path)]
+    assert main(arguments) == 3
+    assert "the pickle names pathlib.PurePosixPath" in capsys.readouterr().err
+    assert main([*arguments, "--trust"]) in (0, 1)  # another network: a verdict, whatever it is
+
+
 # --- other networks of mace-torch -------------------------------------------------------------------------------
 
 
@@ -338,6 +230,28 @@ def test_networks_with_charges_are_refused_by_name_with_their_packages_absent(tm
     torch.save(stub(), tmp_path / "b.model")
     with pytest.raises(CheckpointError, match=f"of class MACE or ScaleShiftMACE, got {kind}"):
         read_checkpoint(tmp_path / "b.model")
+
+
+EXTRA_INPUTS = {"total_charge": {"type": "continuous", "in_dim": 1, "emb_dim": 2, "per": "graph"}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"embedding_specs": EXTRA_INPUTS}, r"takes extra inputs \(total_charge\)"),
+        ({"embedding_specs": EXTRA_INPUTS, "use_embedding_readout": True}, r"extra inputs \(total_charge\)"),
+        ({"cueq_config": "CuEquivarianceConfig"}, r"names mace\.modules\.wrapper_ops\.CuEquivarianceConfig"),
+        ({"oeq_config": "OEQConfig"}, r"names mace\.modules\.wrapper_ops\.OEQConfig"),
+    ],
+)
+def test_extra_inputs_and_accelerators_are_refused_by_name(tmp_path, settings, message):
+    with _mace():
+        from mace.modules import wrapper_ops
+
+        settings = {k: getattr(wrapper_ops, v)() if isinstance(v, str) else v for k, v in settings.items()}
+    path = save_from(tmp_path / "b.model", max_ell=1, correlation=1, **settings)
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(path)
 
 
 def _module(name):
