@@ -1,17 +1,14 @@
 """MACE checkpoint -> Checkpoint: the mace-torch network in float64 with the facts an engine asks for.
 
-The only module that imports mace. A checkpoint is a `.model` file of mace-torch, a bundled potential by
-name, or the JSON of a potential saved as JSON + safetensors.
+A checkpoint is a `.model` file of mace-torch, a bundled potential by name, or the JSON of a potential saved as JSON +
+safetensors. A `.model` is read as inert data (model_file.py), the network is built anew from its settings (settings.py,
+network_mace.py) and gets the file's tensors (reconstruction.py). Also the oracle: mace-torch's own calculator.
 """
 
-import contextlib
 import copy
 import hashlib
 import json
-import logging
 import os
-import pickle
-import warnings
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,18 +22,13 @@ from ase.data import chemical_symbols
 
 from mdplugin import potentials
 from mdplugin.errors import CheckpointError, StructureError
+from mdplugin.model_file import NETWORKS, read_parts
+from mdplugin.network_mace import ChebychevBasis, _mace, build_network, unpickle
+from mdplugin.settings import read_settings
 from mdplugin.threads import torch_threads
 
-SUPPORTED = ("MACE", "ScaleShiftMACE")
-# what torch.load raises for text, truncated files and other archives
-_UNREADABLE = (
-    pickle.UnpicklingError,
-    EOFError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    OSError,
-    UnicodeDecodeError,
-)
+# what a part of another shape than a MACE's raises when it is read
+_MALFORMED = (AttributeError, IndexError, KeyError, RecursionError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -53,6 +45,7 @@ class Checkpoint:
         n_layers: number of interaction layers.
         heads: names of all readout heads; `head` the one served.
         e0s: (n_elements,) isolated-atom energies of `head` in eV.
+        settings: what the network is built from (settings.py); None for a pickle that was trusted.
     """
 
     network: torch.nn.Module
@@ -65,6 +58,7 @@ class Checkpoint:
     heads: tuple[str, ...]
     head: str
     e0s: tuple[float, ...]
+    settings: dict | None = None
 
     @property
     def head_index(self) -> int:
@@ -72,43 +66,18 @@ class Checkpoint:
         return self.heads.index(self.head)
 
 
-@contextlib.contextmanager
-def _mace():
-    """mace-torch's modules inside a scope where its construction defaults are float64.
-
-    mace-torch builds constants (Clebsch-Gordan coefficients, scales) in torch's default dtype. It is set
-    here, at export time, and restored together with the environment variable that `import mace` leaves.
-    """
-    dtype, variable = torch.get_default_dtype(), "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(variable)
-    level = logging.root.level
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(None):
-            warnings.simplefilter("ignore")
-            logging.root.setLevel(logging.ERROR)  # mace announces missing accelerators at import
-            import mace.calculators
-            import mace.modules
-
-            torch.set_default_dtype(torch.float64)
-            yield mace
-    finally:
-        torch.set_default_dtype(dtype)
-        logging.root.setLevel(level)
-        if before is None:
-            os.environ.pop(variable, None)
-        else:
-            os.environ[variable] = before
-
-
-def read_checkpoint(source: str | os.PathLike, head: str | None = None) -> Checkpoint:
+def read_checkpoint(source: str | os.PathLike, head: str | None = None, trust: bool = False) -> Checkpoint:
     """Read a MACE potential.
 
     Args:
         source: a `.model` file, a potential's `.json`, or the name of a bundled potential ("water").
         head: which readout head to serve; needed when the model has several.
+        trust: unpickle a `.model` as Python does, which runs whatever the file says: for classes that are not on
+            the list of `model_file`.
 
     Raises:
-        CheckpointError: not a MACE energy model, or no such file or head; says what it is instead.
+        CheckpointError: not a MACE energy model, or no such file or head; says what it is instead. Or a `.model` that
+            holds anything but the parts of a MACE network, and `trust` is False; names it.
     """
     path = Path(source)
     if not path.exists() and str(source) in potentials.names():
@@ -116,25 +85,28 @@ def read_checkpoint(source: str | os.PathLike, head: str | None = None) -> Check
     if not path.is_file():
         bundled = ", ".join(potentials.names())
         raise CheckpointError(f"{source}: no such file, nor a bundled potential (bundled: {bundled})")
-    network = _read_json(path) if path.suffix == ".json" else _read_pickle(path)
+    if path.suffix == ".json":
+        network, settings = _read_json(path)
+    else:
+        _refuse_torchscript(path)
+        network, settings = (unpickle(path), None) if trust else _rebuild(path)
     _require_energy_model(path, network)
-    return _describe(path, network, head)
+    return _describe(path, network, settings, head)
 
 
-def _read_pickle(path: Path) -> torch.nn.Module:
-    _refuse_torchscript(path)
+def _rebuild(path: Path) -> tuple[torch.nn.Module, dict]:
+    """The network that a `.model` describes, without running anything of the file, and its settings."""
+    with path.open("rb") as file:
+        parts = read_parts(file, str(path))
     try:
-        with _mace():
-            return torch.load(path, map_location="cpu", weights_only=False)
-    except _UNREADABLE as error:
+        _require_energy_model(path, parts)
+        settings = read_settings(parts)
+        return build_network(path, type(parts).__name__, settings, parts), settings
+    except _MALFORMED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"{path}: expected a MACE checkpoint (.model of mace-torch), got a file that torch cannot read "
-            f"({reason[:90]}); is it complete?"
-        ) from error
-    except (AttributeError, ModuleNotFoundError) as error:
-        raise CheckpointError(
-            f"{path}: expected a MACE checkpoint, got a pickle of classes that are not installed ({error})"
+            f"{path}: expected the parts of a network that mace-torch builds, got something else ({reason[:90]}); if you "
+            "trust where it comes from, --trust (in Python trust=True) opens it as it is"
         ) from error
 
 
@@ -142,8 +114,11 @@ def _refuse_torchscript(path: Path) -> None:
     """Compiled networks cannot be cast or taken apart: casting one gives NaN (ACEsuit/mace#990)."""
     if not zipfile.is_zipfile(path):
         return
-    with zipfile.ZipFile(path) as archive:
-        records = archive.namelist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            records = archive.namelist()
+    except zipfile.BadZipFile:
+        return  # the reader says so
     if any(record.endswith("extra/mdplugin.json") for record in records):
         raise CheckpointError(
             f"{path}: expected a MACE checkpoint, got an artifact of mdplugin export (done already)"
@@ -155,15 +130,14 @@ def _refuse_torchscript(path: Path) -> None:
         )
 
 
-def _read_json(path: Path) -> torch.nn.Module:
+def _read_json(path: Path) -> tuple[torch.nn.Module, dict]:
     from safetensors.torch import load_file
 
     try:
         description = json.loads(path.read_text())
         settings, weights = description["settings"], load_file(path.parent / description["weights"])
-        with _mace() as mace:
-            network = getattr(mace.modules, description["class"])(**_settings_from_json(mace, settings))
-    except (ValueError, KeyError, OSError, TypeError) as error:
+        network = build_network(path, description["class"], settings)
+    except (ValueError, KeyError, OSError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path}: expected a potential's JSON beside its safetensors, got {error!r}"
         ) from error
@@ -172,24 +146,7 @@ def _read_json(path: Path) -> torch.nn.Module:
     if any(network.get_parameter(name).numel() for name in missing) or unknown:
         raise CheckpointError(f"{path}: weights do not fit the settings: {sorted(missing | unknown)[:3]}")
     network.load_state_dict(weights, strict=False)
-    return network
-
-
-def _settings_from_json(mace, settings: dict) -> dict:
-    """Keyword arguments of mace-torch's constructor from the JSON's plain values."""
-    from e3nn import o3
-
-    arguments = dict(settings)
-    for name in ("interaction_cls", "interaction_cls_first"):
-        arguments[name] = mace.modules.interaction_classes[arguments[name]]
-    for name in ("hidden_irreps", "MLP_irreps"):
-        arguments[name] = o3.Irreps(arguments[name])
-    arguments["gate"] = mace.modules.gate_dict[arguments["gate"]]
-    arguments["atomic_energies"] = np.array(arguments["atomic_energies"], dtype=np.float64)
-    for name in ("atomic_inter_scale", "atomic_inter_shift"):
-        if name in arguments:
-            arguments[name] = np.array(arguments[name], dtype=np.float64)
-    return arguments
+    return network, settings
 
 
 def save_random_network(path: Path, settings: dict, seed: int) -> Path:
@@ -205,36 +162,30 @@ def save_random_network(path: Path, settings: dict, seed: int) -> Path:
 
 
 def save_potential(checkpoint: Checkpoint, path: Path) -> None:
-    """Write a ScaleShiftMACE as `path` (JSON) and its weights beside it (safetensors), without pickle.
+    """Write a network as `path` (JSON) and its weights beside it (safetensors), without pickle.
 
     Only the weights are stored; couplings are rebuilt from the settings by mace-torch in float64.
 
     Raises:
-        CheckpointError: the rebuilt network would not have the same weights.
+        CheckpointError: the rebuilt network would have other couplings or constants than this one; names one.
     """
     from safetensors.torch import save_file
 
-    with _mace() as mace:
-        from mace.tools.scripts_utils import extract_config_mace_model
-
-        config = extract_config_mace_model(checkpoint.network)
-        if "error" in config:
-            raise CheckpointError(f"{checkpoint.name}: {config['error']}")
-        gates = {function: name for name, function in mace.modules.gate_dict.items()}
-    plain = {name: value for name, value in config.items() if value is not None and name != "readout_cls"}
-    plain["gate"] = gates[config["gate"]]
-    for name in ("interaction_cls", "interaction_cls_first"):
-        plain[name] = config[name].__name__
-    for name in ("hidden_irreps", "MLP_irreps"):
-        plain[name] = str(config[name])
-    for name in ("atomic_energies", "atomic_numbers", "atomic_inter_scale", "atomic_inter_shift"):
-        plain[name] = config[name].tolist()
+    if checkpoint.settings is None:
+        raise CheckpointError(f"{checkpoint.name}: its settings are not known: read it without --trust")
+    kind = type(checkpoint.network).__name__
+    rebuilt = dict(build_network(checkpoint.name, kind, checkpoint.settings).named_buffers())
+    for name, value in checkpoint.network.named_buffers():
+        again = rebuilt[name].to(value.dtype)
+        # of another basis or size; a network trained in float32 has them rounded to it
+        if again.shape != value.shape or not torch.allclose(again, value, rtol=1e-6, atol=1e-6):
+            raise CheckpointError(f"{checkpoint.name}: {name} is not what mace-torch would build again")
     weights = {
         name: value.detach().clone() for name, value in checkpoint.network.named_parameters() if value.numel()
     }
     target = path.with_suffix(".safetensors")
     save_file(weights, target)
-    description = {"class": type(checkpoint.network).__name__, "settings": plain, "weights": target.name}
+    description = {"class": kind, "settings": checkpoint.settings, "weights": target.name}
     path.write_text(json.dumps(description, indent=1) + "\n")
 
 
@@ -246,16 +197,21 @@ def _require_energy_model(path: Path, network: object) -> None:
             f"{path}: expected a MACE checkpoint (.model), got a dictionary with {sorted(map(str, network))[:4]}: "
             "a training checkpoint or state_dict; give the .model file that mace_run_train wrote"
         )
-    if not type(network).__module__.startswith("mace.") or kind not in SUPPORTED:
-        raise CheckpointError(f"{path}: expected a network of class {' or '.join(SUPPORTED)}, got {kind}")
+    if not type(network).__module__.startswith("mace.") or kind not in NETWORKS:
+        raise CheckpointError(f"{path}: expected a network of class {' or '.join(NETWORKS)}, got {kind}")
     if hasattr(network, "joint_embedding"):
         names = ", ".join(network.embedding_specs)
         raise CheckpointError(
             f"{path}: the model takes extra inputs ({names}), which neither ASE nor LAMMPS hands to a potential here"
         )
+    if isinstance(network, torch.nn.Module) and not len(network.readouts):
+        raise CheckpointError(
+            f"{path}: the network has no readouts (use_last_readout_only with one interaction), so that its energy does "
+            "not depend on positions"
+        )
 
 
-def _describe(path: Path, network: torch.nn.Module, head: str | None) -> Checkpoint:
+def _describe(path: Path, network: torch.nn.Module, settings: dict | None, head: str | None) -> Checkpoint:
     trained = next(network.parameters()).dtype
     heads = tuple(getattr(network, "heads", None) or ["Default"])
     chosen = _choose_head(path, heads, head)
@@ -275,27 +231,8 @@ def _describe(path: Path, network: torch.nn.Module, head: str | None) -> Checkpo
         heads=heads,
         head=chosen,
         e0s=tuple(float(e0) for e0 in e0s),
+        settings=settings,
     )
-
-
-class ChebychevBasis(torch.nn.Module):
-    """mace-torch's radial basis T_1 ... T_n by recurrence.
-
-    mace-torch calls torch.special.chebyshev_polynomial_t, which has no derivative: its forces silently lack a term
-    (0.01 eV/Å on a random network). With this in its place they are the gradient of the same energy.
-    """
-
-    def __init__(self, basis: torch.nn.Module):
-        super().__init__()
-        self.n_basis = int(basis.num_basis)
-        self.register_buffer("n", basis.n.detach().clone())
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(n_edges, 1) -> (n_edges, n_basis)."""
-        polynomials = [torch.ones_like(x), x]
-        for _ in range(self.n_basis - 1):
-            polynomials.append(2.0 * x * polynomials[-1] - polynomials[-2])
-        return torch.cat(polynomials[1:], dim=-1)
 
 
 def _choose_head(path: Path, heads: tuple[str, ...], head: str | None) -> str:
@@ -326,21 +263,27 @@ class Evaluation:
     stress: np.ndarray | None
 
 
-def require_elements(checkpoint: Checkpoint, frames: Sequence[ase.Atoms]) -> None:
-    """Refuse frames that the checkpoint cannot evaluate.
+def require_elements(
+    checkpoint: Checkpoint, frames: Sequence[ase.Atoms], kept: Sequence[int] | None = None
+) -> None:
+    """Refuse frames that the checkpoint, or an artifact with the elements `kept` of it, cannot evaluate.
 
     Raises:
         StructureError: names the frame, and its unknown elements or the position that is not finite.
     """
-    known = " ".join(chemical_symbols[z] for z in checkpoint.atomic_numbers)
+    numbers = checkpoint.atomic_numbers if kept is None else kept
+    known = " ".join(chemical_symbols[z] for z in numbers)
+    known = (
+        f"in {checkpoint.name}; it knows {known}"
+        if len(numbers) == len(checkpoint.atomic_numbers)
+        else f"among those kept of {checkpoint.name}: {known}"
+    )
     for index, frame in enumerate(frames):
-        if unknown := sorted(set(frame.numbers) - set(checkpoint.atomic_numbers)):
+        if unknown := sorted(set(frame.numbers) - set(numbers)):
             symbols = " ".join(
                 chemical_symbols[z] if 0 <= z < len(chemical_symbols) else str(z) for z in unknown
             )
-            raise StructureError(
-                f"frame {index}: elements {symbols} are not in {checkpoint.name}; it knows {known}"
-            )
+            raise StructureError(f"frame {index}: elements {symbols} are not {known}")
         if not (np.isfinite(frame.positions).all() and np.isfinite(frame.cell.array).all()):
             raise StructureError(
                 f"frame {index}: expected finite positions and cell, got one that is not a number"

@@ -72,9 +72,20 @@ def _add_export(verbs) -> None:
         default="auto",
         help="auto (default), native: our kernels, or e3nn: mace-torch's own blocks",
     )
+    parser.add_argument("--elements", metavar="H,O", help="keep only these of the model's elements")
     parser.add_argument("--structures", type=Path, help="frames to compare on besides generated ones")
+    _add_trust(parser)
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
     parser.set_defaults(run=_run_export)
+
+
+def _add_trust(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="open a .model by running what its pickle says, for classes that safe reading refuses: only if you trust "
+        "where it comes from",
+    )
 
 
 def _run_export(arguments: argparse.Namespace) -> int:
@@ -87,7 +98,9 @@ def _run_export(arguments: argparse.Namespace) -> int:
         arguments.precision,
         head=arguments.head,
         backend=arguments.backend,
+        elements=None if arguments.elements is None else arguments.elements.split(","),
         frames=frames,
+        trust=arguments.trust,
     )
     if arguments.json:
         print(manifest.to_json())
@@ -133,6 +146,7 @@ def _add_compare(verbs) -> None:
     )
     parser.add_argument("--structures", type=Path, required=True, help="frames, any format of ASE")
     parser.add_argument("--head", help="readout head of the reference, where it has several")
+    _add_trust(parser)
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     parser.set_defaults(run=_run_compare)
 
@@ -144,7 +158,8 @@ def _run_compare(arguments: argparse.Namespace) -> int:
 
     artifacts = [load(path) for path in arguments.artifacts]
     frames = read_frames(arguments.structures)
-    rows = compare_artifacts(artifacts, read_checkpoint(arguments.reference, arguments.head), frames)
+    checkpoint = read_checkpoint(arguments.reference, arguments.head, arguments.trust)
+    rows = compare_artifacts(artifacts, checkpoint, frames)
     print(json.dumps([row.as_dict() for row in rows], indent=1) if arguments.json else format_table(rows))
     return 0
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import ase
 import numpy as np
 import torch
-from ase.data import atomic_masses, chemical_symbols
+from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 
 from mdplugin import artifact as artifacts
 from mdplugin.artifact import Artifact, Manifest
 from mdplugin.calculator import MACEQuantCalculator
 from mdplugin.checkpoint import Checkpoint, Evaluation, evaluate_mace, read_checkpoint, require_elements
-from mdplugin.errors import ArtifactError, FidelityError, StructureError, Unsupported
+from mdplugin.errors import ArtifactError, CheckpointError, FidelityError, StructureError, Unsupported
 from mdplugin.frames import reference_frames
 from mdplugin.network_e3nn import build_e3nn
 from mdplugin.network_native import build_native
@@ -33,7 +33,9 @@ def export_model(
     *,
     head: str | None = None,
     backend: str = "auto",
+    elements: Sequence[str] | None = None,
     frames: Sequence[ase.Atoms] = (),
+    trust: bool = False,
 ) -> Manifest:
     """Export a MACE checkpoint to the artifact that ASE and LAMMPS serve.
 
@@ -46,13 +48,16 @@ def export_model(
         head: readout head, where the model has several.
         backend: "native" (our kernels), "e3nn" (mace-torch's own blocks), or "auto": native where it knows the
             architecture, else e3nn, with the reason in a warning.
-        frames: structures to compare on besides the generated ones, which hold every element of the model.
+        elements: chemical symbols to keep of the model's, in any order; None keeps all. The artifact is smaller and
+            refuses the others (with e3nn's blocks it has the same size).
+        frames: structures to compare on besides the generated ones, which hold every element kept.
+        trust: run what a `.model`'s pickle says, for classes that `read_checkpoint` refuses.
 
     Returns:
         The manifest that was written.
 
     Raises:
-        CheckpointError, PrecisionError: bad source, head or policy.
+        CheckpointError, PrecisionError: bad source, head, element or policy.
         FidelityError: non-finite or farther from float64 than the policy allows; nothing is written.
         ArtifactError: the target cannot be written.
     """
@@ -60,29 +65,50 @@ def export_model(
     if backend not in BACKENDS:
         raise ArtifactError(f"backend: expected one of {', '.join(BACKENDS)}, got '{backend}'")
     target = artifacts.writable_path(target)
-    checkpoint = read_checkpoint(source, head)
-    require_elements(checkpoint, frames)
-    frames = [*reference_frames(checkpoint.atomic_numbers), *frames]
-    network, used, tables = _build(checkpoint, policy, backend)
-    manifest = _describe(checkpoint, policy, used, tables)
+    checkpoint = read_checkpoint(source, head, trust)
+    kept = choose_elements(checkpoint, elements)
+    require_elements(checkpoint, frames, kept)
+    frames = [*reference_frames(kept), *frames]
+    network, used, tables = _build(checkpoint, policy, backend, kept)
+    manifest = _describe(checkpoint, policy, used, tables, kept)
     with tempfile.TemporaryDirectory() as scratch:
         # what is measured is the file as an engine will load it, not the network in memory
         trial = Path(scratch) / target.name
         artifacts.save(network, manifest, trial)
         fidelity = measure_fidelity(artifacts.load(trial), checkpoint, frames)
-    require_fidelity(fidelity, policy, checkpoint.name)
+    require_fidelity(fidelity, policy, checkpoint.name, checkpoint.trained_dtype)
     manifest = dataclasses.replace(manifest, fidelity=fidelity)
     artifacts.save(network, manifest, target)
     return manifest
 
 
+def choose_elements(checkpoint: Checkpoint, elements: Sequence[str] | None) -> tuple[int, ...]:
+    """Atomic numbers of the elements to keep, in the model's order.
+
+    Raises:
+        CheckpointError: none, no chemical element, one twice, or one that the model does not know.
+    """
+    known = checkpoint.atomic_numbers
+    if elements is None:
+        return known
+    names = " ".join(chemical_symbols[z] for z in known)
+    for symbol in elements:
+        if symbol not in chemical_symbols[1:]:
+            raise CheckpointError(f"elements: expected chemical symbols as H,O, got '{symbol}'")
+        if atomic_numbers[symbol] not in known:
+            raise CheckpointError(f"elements: {symbol} is not in {checkpoint.name}; it knows {names}")
+    if not elements or len(set(elements)) != len(elements):
+        raise CheckpointError(f"elements: expected different ones among {names}, got '{','.join(elements)}'")
+    return tuple(z for z in known if chemical_symbols[z] in elements)
+
+
 def _build(
-    checkpoint: Checkpoint, policy: Precision, backend: str
+    checkpoint: Checkpoint, policy: Precision, backend: str, kept: tuple[int, ...]
 ) -> tuple[torch.jit.ScriptModule, str, list[dict]]:
     """The network, the backend that it came from, and the facts of its radial tables."""
     if backend != "e3nn":
         try:
-            network, tables = build_native(checkpoint, policy)
+            network, tables = build_native(checkpoint, policy, kept)
             return network, "native", tables
         except Unsupported as error:
             if backend == "native":
@@ -90,23 +116,26 @@ def _build(
             warnings.warn(
                 f"{checkpoint.name}: exported with backend e3nn, since native has no {error}", stacklevel=3
             )
-    return build_e3nn(checkpoint, policy), "e3nn", []
+    return build_e3nn(checkpoint, policy, kept), "e3nn", []
 
 
-def _describe(checkpoint: Checkpoint, policy: Precision, backend: str, tables: list[dict]) -> Manifest:
+def _describe(
+    checkpoint: Checkpoint, policy: Precision, backend: str, tables: list[dict], kept: tuple[int, ...]
+) -> Manifest:
+    e0 = dict(zip(checkpoint.atomic_numbers, checkpoint.e0s, strict=True))
     return Manifest(
         mdplugin_version=importlib.metadata.version("mdplugin"),
         precision=str(policy),
         backend=backend,
         trained_dtype=checkpoint.trained_dtype,
-        elements=tuple(chemical_symbols[z] for z in checkpoint.atomic_numbers),
-        atomic_numbers=checkpoint.atomic_numbers,
+        elements=tuple(chemical_symbols[z] for z in kept),
+        atomic_numbers=kept,
         r_max=checkpoint.r_max,
         n_layers=checkpoint.n_layers,
         head=checkpoint.head,
         heads=checkpoint.heads,
-        e0s_eV=checkpoint.e0s,
-        masses_amu=tuple(float(atomic_masses[z]) for z in checkpoint.atomic_numbers),
+        e0s_eV=tuple(e0[z] for z in kept),
+        masses_amu=tuple(float(atomic_masses[z]) for z in kept),
         torch_version=torch.__version__,
         source={"name": checkpoint.name, "sha256": checkpoint.sha256},
         radial_tables=tuple(tables),
@@ -155,14 +184,15 @@ def _scaled_error(value, reference, unit: float, offset: float = 0.0) -> float:
     return float(np.max(np.abs(value - reference)) / max(1.0, np.max(np.abs(reference - offset)) / unit))
 
 
-def require_fidelity(fidelity: dict, policy: Precision, name: str) -> None:
-    """Raise FidelityError unless every error is finite and within the policy's tolerance."""
+def require_fidelity(fidelity: dict, policy: Precision, name: str, trained_dtype: str) -> None:
+    """Raise FidelityError unless every error is finite and within what the policy allows such a network."""
+    tolerance = policy.allowed(trained_dtype)
     for quantity, unit in (
         ("energy_eV_per_atom", "eV/atom"),
         ("force_eV_per_A", "eV/Å"),
         ("stress_eV_per_A3", "eV/Å³"),
     ):
-        bound, error = getattr(policy.tolerance, quantity), fidelity[quantity]
+        bound, error = getattr(tolerance, quantity), fidelity[quantity]
         if not error <= bound:  # NaN fails
             advice = "" if str(policy) == "fp64" else "; try --precision fp64"
             raise FidelityError(

@@ -1,26 +1,58 @@
 """Checkpoint -> the artifact's forward, with mace-torch's own e3nn blocks as its interior.
 
-The wide net: serves every MACE that mace-torch builds and scripts, at mace-torch's own speed. Equations:
-Batatia et al., NeurIPS 2022 (MACE), eqs. 4-13; the energy is differentiated by autograd with respect to
-the edge vectors, from which both engines assemble forces and virials.
+The wide net: serves every MACE that mace-torch builds and TorchScript compiles, at mace-torch's own speed. Two of its
+blocks are replaced: ZBL repulsion by the native engine's, and the gate of the NonLinear interaction. Equations:
+Batatia et al., NeurIPS 2022 (MACE), eqs. 4-13; the energy is differentiated by autograd with respect to the edge
+vectors, from which both engines assemble forces and virials.
 """
 
 import copy
 import warnings
+from collections.abc import Sequence
 
 import torch
 
 from mdplugin import ops  # noqa: F401  (registers mdplugin::halo, which the script calls)
 from mdplugin.checkpoint import Checkpoint
-from mdplugin.errors import CheckpointError
+from mdplugin.errors import CheckpointError, Unsupported
+from mdplugin.network_readout import PairRepulsion, no_repulsion
 from mdplugin.precision import Precision
+from mdplugin.readouts import lower_zbl
+
+
+class Gate(torch.nn.Module):
+    """mace-torch's GatedEquivariantBlock: silu of scalars, and other irreps times the sigmoid of their gates.
+
+    mace-torch's own has properties and argument lists that TorchScript cannot compile.
+    """
+
+    def __init__(self, block: torch.nn.Module):
+        super().__init__()
+        names = [getattr(f, "__name__", None) for f in (block._act_scalar, block._act_gate) if f is not None]
+        if names != ["silu", "sigmoid"][: len(names)] or not names or block._layout_is_ir_mul:
+            raise Unsupported(f"equivariant_nonlin: expected silu and sigmoid, got {names} in {block}")
+        self.scalars = (int(block._s_start), int(block._s_len))
+        self.gates = (int(block._g_start), int(block._g_len))
+        self.gated: list[tuple[int, int, int, int, int]] = list(block._gated_info)
+        self.scalar_scale, self.gate_scale = float(block._scalar_cst), float(block._gate_cst)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(n_nodes, dim of scalars, gates, gated) -> (n_nodes, dim of scalars, gated)."""
+        scalars = features.narrow(1, self.scalars[0], self.scalars[1])
+        parts = [self.scalar_scale * torch.nn.functional.silu(scalars)]
+        gates = self.gate_scale * torch.sigmoid(features.narrow(1, self.gates[0], self.gates[1]))
+        for start, length, dim, mul, offset in self.gated:
+            x = features.narrow(1, start, length).reshape(-1, mul, dim)
+            parts.append((x * gates.narrow(1, offset, mul).unsqueeze(2)).flatten(1))
+        return torch.cat(parts, dim=1)
 
 
 class E3nnNetwork(torch.nn.Module):
     """mace-torch's network behind the artifact's contract (docs/architecture.md)."""
 
-    def __init__(self, checkpoint: Checkpoint, precision: Precision):
+    def __init__(self, checkpoint: Checkpoint, precision: Precision, elements: Sequence[int]):
         super().__init__()
+        kept = [checkpoint.atomic_numbers.index(z) for z in elements]
         network = copy.deepcopy(checkpoint.network).to(precision.dtype)
         for name in (
             "node_embedding",
@@ -31,12 +63,18 @@ class E3nnNetwork(torch.nn.Module):
             "readouts",
         ):
             setattr(self, name, getattr(network, name))
-        if hasattr(network, "pair_repulsion_fn"):
-            self.pair_repulsion_fn = network.pair_repulsion_fn
+        for block in self.interactions:
+            if hasattr(block, "equivariant_nonlin"):
+                block.equivariant_nonlin = Gate(block.equivariant_nonlin)
+        # mace-torch's ZBL multiplies species by a constant in torch's default dtype, float32 in most processes
+        zbl = lower_zbl(checkpoint.network, checkpoint.atomic_numbers, kept)
+        self.has_zbl = zbl is not None
+        self.zbl = PairRepulsion(zbl or no_repulsion(len(kept)))
         self.head = checkpoint.head_index
         self.compute_dtype = precision.dtype
         self.register_buffer("atomic_numbers", network.atomic_numbers)
-        self.register_buffer("e0s", torch.tensor(checkpoint.e0s, dtype=torch.float64))
+        self.register_buffer("kept", torch.tensor(kept))  # species -> position in the one-hot encoding
+        self.register_buffer("e0s", torch.tensor([checkpoint.e0s[z] for z in kept], dtype=torch.float64))
         scale, shift = _scale_and_shift(checkpoint)
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
@@ -54,17 +92,14 @@ class E3nnNetwork(torch.nn.Module):
         vectors = edge_vectors.detach().to(self.compute_dtype).requires_grad_(True)
         lengths = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
         edge_index = torch.stack([senders, receivers])
-        one_hot = torch.nn.functional.one_hot(species, self.e0s.size(0)).to(self.compute_dtype)
+        one_hot = torch.nn.functional.one_hot(self.kept[species], self.atomic_numbers.size(0))
+        one_hot = one_hot.to(self.compute_dtype)
         heads = torch.full([n_local], self.head, dtype=torch.int64, device=species.device)
 
         features = self.node_embedding(one_hot)
         Y = self.spherical_harmonics(vectors)
         radial, cutoff = self.radial_embedding(lengths, one_hot, edge_index, self.atomic_numbers)
         energy = torch.zeros([n_local], dtype=self.compute_dtype, device=species.device)
-        if hasattr(self, "pair_repulsion_fn"):
-            energy = (
-                energy + self.pair_repulsion_fn(lengths, one_hot, edge_index, self.atomic_numbers)[:n_local]
-            )
 
         layers: list[torch.Tensor] = []
         for i, (interaction, product) in enumerate(zip(self.interactions, self.products)):  # noqa: B905 (TorchScript)
@@ -92,8 +127,13 @@ class E3nnNetwork(torch.nn.Module):
         edge_force = torch.zeros_like(edge_vectors)
         if gradient is not None:
             edge_force = -self.scale * gradient.to(torch.float64)
-        local_e0 = self.e0s[species[:n_local]]
-        return local_e0 + self.scale * energy.detach().to(torch.float64) + self.shift, edge_force
+        node_energy = energy.detach().to(torch.float64)
+        if self.has_zbl:
+            r = torch.linalg.vector_norm(edge_vectors, dim=1)
+            v, slope = self.zbl(r, species[senders], species[receivers])
+            node_energy = node_energy.index_add(0, receivers, v)
+            edge_force -= self.scale * (slope / r)[:, None] * edge_vectors
+        return self.e0s[species[:n_local]] + self.scale * node_energy + self.shift, edge_force
 
 
 def _scale_and_shift(checkpoint: Checkpoint) -> tuple[torch.Tensor, torch.Tensor]:
@@ -107,8 +147,10 @@ def _scale_and_shift(checkpoint: Checkpoint) -> tuple[torch.Tensor, torch.Tensor
     )
 
 
-def build_e3nn(checkpoint: Checkpoint, precision: Precision) -> torch.jit.ScriptModule:
-    """Script the checkpoint's own network under the contract's forward.
+def build_e3nn(
+    checkpoint: Checkpoint, precision: Precision, elements: Sequence[int] | None = None
+) -> torch.jit.ScriptModule:
+    """Script the checkpoint's own network under the contract's forward; `elements` are the atomic numbers served.
 
     Raises:
         CheckpointError: TorchScript cannot compile this architecture; says which construct.
@@ -118,10 +160,15 @@ def build_e3nn(checkpoint: Checkpoint, precision: Precision) -> torch.jit.Script
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecation notes of TorchScript and of e3nn's generated code
         try:
-            network = E3nnNetwork(checkpoint, precision).eval().requires_grad_(False)
+            network = (
+                E3nnNetwork(checkpoint, precision, elements or checkpoint.atomic_numbers)
+                .eval()
+                .requires_grad_(False)
+            )
             return torch.jit.script(jit.compile(network))
         except (RuntimeError, torch.jit.frontend.NotSupportedError) as error:
             reason = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
+            blocks = " and ".join(sorted({type(block).__name__ for block in checkpoint.network.interactions}))
             raise CheckpointError(
-                f"{checkpoint.name}: TorchScript cannot compile this network: {reason}"
+                f"{checkpoint.name}: TorchScript cannot compile this network of {blocks}: {reason}"
             ) from error

@@ -157,8 +157,10 @@ def tabulate_layers(model: MaceModel, dtype: torch.dtype) -> tuple[list[RadialTa
     return tables, facts
 
 
-def build_native(checkpoint: Checkpoint, precision: Precision) -> tuple[torch.jit.ScriptModule, list[dict]]:
-    """Lower the checkpoint and script it on our kernels.
+def build_native(
+    checkpoint: Checkpoint, precision: Precision, elements: Sequence[int] | None = None
+) -> tuple[torch.jit.ScriptModule, list[dict]]:
+    """Lower the checkpoint, or some of its elements, and script it on our kernels.
 
     Returns:
         the network, and per layer the radial table's kind, number of intervals and relative errors.
@@ -166,7 +168,7 @@ def build_native(checkpoint: Checkpoint, precision: Precision) -> tuple[torch.ji
     Raises:
         Unsupported: the checkpoint has a part that the native engine does not know; names it.
     """
-    model = lower(checkpoint)
+    model = lower(checkpoint, elements)
     if any(layer.gate is not None for layer in model.layers):
         raise Unsupported("kernel for RealAgnosticResidualNonLinearInteractionBlock")
     tables, facts = tabulate_layers(model, precision.dtype)

@@ -1,7 +1,7 @@
 """The matrix of networks on which the native engine is held against mace-torch: name -> settings.
 
 Small channel counts, random weights; together they cover every block and option that `lowering` serves.
-`build` makes a checkpoint of one, once per process.
+`save` writes the .model file of one and `build` reads its checkpoint, once per process.
 """
 
 import functools
@@ -103,15 +103,34 @@ ARCHITECTURES: dict[str, dict] = {
 }  # fmt: skip
 
 
+_FILES = tempfile.TemporaryDirectory(
+    prefix="mdplugin-architectures-"
+)  # of this process; removed when it ends
+
+
+@functools.cache
+def save(name: str) -> Path:
+    """The .model file of one architecture, as mace-torch writes it."""
+    return save_from(Path(_FILES.name) / f"{name}.model", **_without_head(ARCHITECTURES[name]))
+
+
 @functools.cache
 def build(name: str) -> Checkpoint:
-    """The checkpoint of one architecture, read back from the .model file that mace-torch would write."""
-    with tempfile.TemporaryDirectory() as directory:
-        return build_from(Path(directory) / f"{name}.model", **ARCHITECTURES[name])
+    """The checkpoint of one architecture, read from its file."""
+    return read_checkpoint(save(name), ARCHITECTURES[name].get("head"))
 
 
 def build_from(path: Path, *, head: str | None = None, **settings) -> Checkpoint:
-    """A checkpoint with random weights; biases, which mace-torch starts at zero, are made random too."""
+    """A checkpoint with random weights."""
+    return read_checkpoint(save_from(path, **settings), head)
+
+
+def _without_head(settings: dict) -> dict:
+    return {key: value for key, value in settings.items() if key != "head"}
+
+
+def save_from(path: Path, **settings) -> Path:
+    """Write a network with random weights."""
     with _mace() as mace:
         from e3nn import o3
 
@@ -125,10 +144,4 @@ def build_from(path: Path, *, head: str | None = None, **settings) -> Checkpoint
         numbers = settings.get("atomic_numbers", (1, 8))
         if len(numbers) > 2 and "heads" not in settings:
             settings["atomic_energies"] = -0.3 * np.array([numbers], dtype=np.float64)
-    save_random_network(path, **settings)
-    checkpoint = read_checkpoint(path, head)
-    generator = torch.Generator().manual_seed(1)
-    for parameter in checkpoint.network.parameters():
-        if parameter.numel() and not parameter.any() and parameter.dim() == 1:
-            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
-    return checkpoint
+    return save_random_network(path, **settings)

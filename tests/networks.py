@@ -19,7 +19,10 @@ def save_random_network(
     seed: int = 0,
     **settings,
 ) -> Path:
-    """Write a small network with weights drawn from `seed`; `settings` override mace-torch's arguments."""
+    """Write a small network with weights drawn from `seed`; `settings` override mace-torch's arguments.
+
+    Biases, which mace-torch starts at zero, are random too.
+    """
     with _mace() as mace:
         from e3nn import o3
 
@@ -49,5 +52,8 @@ def save_random_network(
             arguments["atomic_inter_shift"] = np.linspace(0.1, -0.2, len(heads))
         arguments.update(settings)
         network = getattr(mace.modules, kind)(**arguments).to(dtype)
+        for parameter in network.parameters():
+            if parameter.numel() and not parameter.any() and parameter.dim() == 1:
+                torch.nn.init.normal_(parameter, std=0.3)
         torch.save(network, path)
     return path

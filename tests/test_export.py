@@ -17,7 +17,7 @@ import mdplugin
 from mdplugin import export
 from mdplugin.artifact import Manifest, load, read_manifest, save
 from mdplugin.calculator import MACEQuantCalculator
-from mdplugin.checkpoint import evaluate_mace, read_checkpoint, save_potential
+from mdplugin.checkpoint import _mace, evaluate_mace, read_checkpoint, save_potential
 from mdplugin.errors import ArtifactError, CheckpointError, FidelityError, PrecisionError, StructureError
 from mdplugin.frames import reference_frames
 from mdplugin.precision import POLICIES, Precision
@@ -89,6 +89,38 @@ def test_architecture_is_served_as_mace_torch_computes_it(tmp_path, name):
         assert manifest.backend == backend
         assert manifest.trained_dtype == ("float32" if "float32" in name else "float64")
         assert_equal_to_mace(tmp_path / "a.pt", frames, references, "fp64")
+
+
+@pytest.mark.parametrize("backend", ["native", "e3nn"])
+def test_repulsion_at_contact_is_in_float64_whatever_torchs_default_dtype(tmp_path, backend):
+    """mace-torch multiplies by a constant in the default dtype: float32 here, which is 1.7e-8 eV/Å on these frames."""
+    model = save_random_network(tmp_path / "zbl.model", pair_repulsion=True)
+    mdplugin.export_model(model, tmp_path / "zbl.pt", "fp64", backend=backend)
+    frames = [
+        ase.Atoms("H2O", positions=[[0, 0, 0], [0.7, 0, 0.1], [0.1, 0.8, 0]]),
+        ase.Atoms("O2", positions=[[0, 0, 0], [0.9, 0, 0]]),
+    ]
+    references = evaluate_mace(read_checkpoint(model), frames)
+    assert max(np.abs(reference.forces).max() for reference in references) > 8
+    calculator = MACEQuantCalculator(tmp_path / "zbl.pt")
+    for frame, reference in zip(frames, references, strict=True):
+        calculator.calculate(frame, ["energy", "forces"])
+        # native: the radial table's own error, 1e-9 of the largest slope; e3nn: rounding
+        assert abs(calculator.results["energy"] - reference.energy) <= 1e-9
+        assert np.abs(calculator.results["forces"] - reference.forces).max() <= 1e-9
+
+
+def test_a_network_trained_in_float32_is_held_against_couplings_rounded_to_it(tmp_path):
+    """Ours are exact, mace-torch's are not: 2e-8 eV/Å for water, which fp64 does not allow a network of float64."""
+    with _mace():
+        torch.save(read_checkpoint("water").network.float(), tmp_path / "f32.model")
+    manifest = mdplugin.export_model(tmp_path / "f32.model", tmp_path / "f32.pt", "fp64", backend="native")
+    policy = Precision.parse("fp64")
+    assert manifest.trained_dtype == "float32"
+    assert policy.tolerance.force_eV_per_A < manifest.fidelity["force_eV_per_A"] <= 1e-6
+    assert policy.allowed("float64") == policy.tolerance
+    with pytest.raises(FidelityError, match="allowed 1e-0[89]"):
+        export.require_fidelity(manifest.fidelity, policy, "f32.model", "float64")
 
 
 def test_each_head_of_a_multi_head_model_is_served(tmp_path):

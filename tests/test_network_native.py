@@ -4,12 +4,12 @@ import ase
 import numpy as np
 import pytest
 import torch
-from architectures import ARCHITECTURES, build, build_from
+from architectures import ARCHITECTURES, build, build_from, save, save_from
 from edges_of import frames, inputs
 
 import mdplugin
 from mdplugin import reference
-from mdplugin.errors import Unsupported
+from mdplugin.errors import CheckpointError, Unsupported
 from mdplugin.lowering import lower
 from mdplugin.network_native import NativeNetwork, build_native, tabulate_layers
 from mdplugin.precision import Precision
@@ -122,13 +122,40 @@ def test_results_are_bitwise_the_same_for_any_number_of_threads(artifacts, water
         assert np.array_equal(result["forces"], results[0]["forces"])
 
 
-def test_an_unserved_network_falls_back_to_e3nn_with_the_reason(tmp_path, monkeypatch):
-    def refuse(checkpoint, policy):
-        raise Unsupported("kernel for this")
+# every network that mace-torch builds without a kernel of ours, and why
+FALL_BACK = {
+    "nonlinear": "kernel for RealAgnosticResidualNonLinearInteractionBlock",
+    "nonlinear-edge-irreps": "kernel for RealAgnosticResidualNonLinearInteractionBlock",
+    "density-nonlinear": "kernel for RealAgnosticResidualNonLinearInteractionBlock",
+    "jump": "apply_cutoff True with RealAgnosticResidualNonLinearInteractionBlock",
+}
 
-    monkeypatch.setattr("mdplugin.export.build_native", refuse)
-    with pytest.warns(UserWarning, match="exported with backend e3nn, since native has no kernel for this"):
-        manifest = mdplugin.export_model("water", tmp_path / "w.pt")
-    assert manifest.backend == "e3nn"
-    with pytest.raises(Unsupported, match="kernel for this"):
-        mdplugin.export_model("water", tmp_path / "w.pt", backend="native")
+
+@pytest.mark.parametrize("name", FALL_BACK)
+def test_a_network_without_a_kernel_runs_on_mace_torchs_blocks_and_says_why(tmp_path, name):
+    head = ARCHITECTURES.get(name, {}).get("head")
+    source = save(name) if name in ARCHITECTURES else save_jump(tmp_path / "jump.model")
+    target = tmp_path / "a.pt"
+    with pytest.warns(UserWarning, match=f"backend e3nn, since native has no {FALL_BACK[name]}"):
+        manifest = mdplugin.export_model(source, target, "fp64", head=head)  # refused unless it is mace-torch
+    assert manifest.backend == "e3nn" and manifest.fidelity["force_eV_per_A"] <= 1e-8
+    target.unlink()
+    with pytest.raises(Unsupported, match=FALL_BACK[name]):
+        mdplugin.export_model(source, target, "fp64", head=head, backend="native")
+    assert not target.exists()
+
+
+def save_jump(path):
+    block = "RealAgnosticResidualNonLinearInteractionBlock"
+    return save_from(path, first=block, later=block, apply_cutoff=True)
+
+
+def test_a_block_that_neither_serves_is_refused_by_name(tmp_path):
+    block = "RealAgnosticAttResidualInteractionBlock"  # mace-torch annotates it wrongly for TorchScript
+    source = save_from(tmp_path / "a.model", later=block, max_ell=1, correlation=1)
+    with (
+        pytest.warns(UserWarning, match="since native has no interaction: .* got RealAgnosticAtt"),
+        pytest.raises(CheckpointError, match=f"TorchScript cannot compile this network of {block} and"),
+    ):
+        mdplugin.export_model(source, tmp_path / "a.pt")
+    assert not (tmp_path / "a.pt").exists()

@@ -28,6 +28,7 @@ class NveCase:
         seed: of velocities and thermostat.
         threads: torch threads of both engines; None leaves torch's number.
         trajectory_every: steps between the frames that are written.
+        trust: whether a `.model` as reference is opened by running its pickle, see `read_checkpoint`.
     """
 
     model: str | os.PathLike
@@ -41,6 +42,7 @@ class NveCase:
     seed: int = 0
     threads: int | None = None
     trajectory_every: int = 20
+    trust: bool = False
 
     def __post_init__(self):
         if self.engine not in ENGINES:

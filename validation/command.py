@@ -43,6 +43,11 @@ def _add_nve_arguments(nve: argparse.ArgumentParser) -> None:
     nve.add_argument(
         "-o", "--output", type=Path, required=True, metavar="DIR", help="directory of the report"
     )
+    nve.add_argument(
+        "--trust",
+        action="store_true",
+        help="open a .model by running its pickle: only if you trust its origin",
+    )
     nve.add_argument("--json", action="store_true", help="print report.json instead of the summary")
     nve.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -70,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         threads=arguments.threads,
         trajectory_every=arguments.trajectory_every,
+        trust=arguments.trust,
     )
     report = validate_nve(case, arguments.output, quiet=arguments.quiet, command=sys.argv)
     if arguments.json:

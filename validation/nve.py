@@ -66,7 +66,7 @@ def validate_nve(
     require_reference_precision(case.reference)
     with exit_when_terminated(), open_stage(directory) as stage:
         candidate = load_potential(case.model, case.threads)
-        reference = load_reference(case.reference, stage, manifest.head, case.threads)
+        reference = load_reference(case.reference, stage, manifest.head, case.threads, case.trust)
         require_elements(structure.atoms, reference.path)
         return compare_potentials(case, structure, candidate, reference, stage, quiet=quiet, command=command)
 

@@ -61,7 +61,9 @@ def load_potential(path: str | os.PathLike, threads: int | None) -> Potential:
     )
 
 
-def load_reference(source: str | os.PathLike, directory: Path, head: str, threads: int | None) -> Potential:
+def load_reference(
+    source: str | os.PathLike, directory: Path, head: str, threads: int | None, trust: bool = False
+) -> Potential:
     """The float64 reference: an fp64 artifact as it is, a checkpoint exported to `directory`.
 
     The export compares the artifact with mace-torch and refuses to write it unless they agree.
@@ -74,7 +76,7 @@ def load_reference(source: str | os.PathLike, directory: Path, head: str, thread
         require_reference_precision(source)
         return load_potential(source, threads)
     target = directory / REFERENCE_FILE
-    mdplugin.export_model(source, target, REFERENCE_PRECISION, head=head)
+    mdplugin.export_model(source, target, REFERENCE_PRECISION, head=head, trust=trust)
     return load_potential(target, threads)
 
 
