@@ -21,7 +21,7 @@ from ase.data import chemical_symbols
 
 from mdplugin import potentials
 from mdplugin.errors import CheckpointError, StructureError
-from mdplugin.model_file import NETWORKS, read_parts
+from mdplugin.model_file import NETWORKS, TRUST, read_parts
 from mdplugin.network_mace import ChebychevBasis, _mace, build_network, unpickle
 from mdplugin.settings import read_settings
 from mdplugin.threads import torch_threads
@@ -104,8 +104,8 @@ def _rebuild(path: Path) -> tuple[torch.nn.Module, dict]:
     except _MALFORMED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"{path}: expected the parts of a network that mace-torch builds, got something else ({reason[:90]}); if you "
-            "trust where it comes from, --trust (in Python trust=True) opens it as it is"
+            f"{path}: expected the parts of a network that mace-torch builds, got something else ({reason[:90]}); "
+            f"{TRUST}"
         ) from error
 
 
