@@ -22,9 +22,9 @@ from ase.data import chemical_symbols
 
 from mdplugin import potentials
 from mdplugin.errors import CheckpointError, StructureError
-from mdplugin.model_file import NETWORKS, read_parts
+from mdplugin.model_file import NETWORKS, TRUST, read_parts
 from mdplugin.network_mace import ChebychevBasis, _mace, build_network, unpickle
-from mdplugin.settings import read_settings
+from mdplugin.settings import constructor_arguments, read_settings
 from mdplugin.threads import torch_threads
 
 # what a part of another shape than a MACE's raises when it is read
@@ -105,8 +105,8 @@ def _rebuild(path: Path) -> tuple[torch.nn.Module, dict]:
     except _MALFORMED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"{path}: expected the parts of a network that mace-torch builds, got something else ({reason[:90]}); if you "
-            "trust where it comes from, --trust (in Python trust=True) opens it as it is"
+            f"{path}: expected the parts of a network that mace-torch builds, got something else ({reason[:90]}); "
+            f"{TRUST}"
         ) from error
 
 
@@ -157,7 +157,7 @@ def save_random_network(path: Path, settings: dict, seed: int) -> Path:
     """
     with _mace() as mace, torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        torch.save(mace.modules.ScaleShiftMACE(**_settings_from_json(mace, settings)), path)
+        torch.save(mace.modules.ScaleShiftMACE(**constructor_arguments(mace, settings)), path)
     return path
 
 

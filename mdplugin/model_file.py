@@ -34,6 +34,9 @@ OTHER_NETWORKS = (
     "PolarMACE",
 )
 
+# what to do about a refusal
+TRUST = "if you trust where the file comes from, --trust (in Python trust=True) opens it as Python does"
+
 # module -> names of it that stand for a Part
 _NAMES = {
     "builtins": ("getattr",),
@@ -110,6 +113,9 @@ class Part:
     def __init__(self, *arguments):
         pass
 
+    def __repr__(self):
+        return f"{type(self).__name__}{self.arguments}"
+
     def __setstate__(self, state):
         self.state = state
 
@@ -180,9 +186,8 @@ def read_parts(file: BinaryIO, name: str) -> object:
             return torch.load(file, map_location="cpu", weights_only=True)
         except CheckpointError:
             raise
-        except (
-            Exception
-        ) as error:  # a damaged or hostile pickle fails in any way: KeyError, struct.error, ...
+        except Exception as error:
+            # a damaged or hostile pickle fails in any way: KeyError, struct.error, ...
             raise CheckpointError(
                 f"{name}: expected a MACE checkpoint (.model of mace-torch), got a file that torch cannot read "
                 f"({_reason(error)}); is it complete?"
@@ -196,15 +201,18 @@ def _refuse(name: str, unknown: list[str]) -> None:
             raise CheckpointError(f"{name}: expected a network of class {' or '.join(NETWORKS)}, got {kind}")
     if unknown:
         raise CheckpointError(
-            f"{name}: refused, and nothing of it was run: the pickle names {', '.join(unknown[:3])}"
-            f"{', ...' if len(unknown) > 3 else ''}, which a MACE network has no use for; if you trust where it "
-            "comes from, --trust (in Python trust=True) opens it all the same"
+            f"{name}: refused, and nothing of it was run: the pickle names {', '.join(map(printable, unknown[:3]))}"
+            f"{', ...' if len(unknown) > 3 else ''}, which a MACE network has no use for; {TRUST}"
         )
+
+
+def printable(text: str) -> str:
+    """Text of a file for one line on a terminal: short, and without control characters."""
+    return "".join(c if c.isprintable() else "?" for c in text[:500])
 
 
 def _reason(error: Exception) -> str:
     """The line of torch's advice that says what is wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return next((line for line in lines if "error:" in line), lines[0] if lines else type(error).__name__)[
-        :90
-    ]
+    lines = [line for line in lines if "error:" in line] or lines or [type(error).__name__]
+    return printable(lines[0][:90])

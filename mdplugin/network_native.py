@@ -56,7 +56,9 @@ class NativeNetwork(torch.nn.Module):
         n_nodes, edge_vectors = species.size(0), edge_vectors.contiguous()
         graph = self.build_graph(edge_vectors, senders, receivers, species, n_local)
         tapes: list[Tape] = []
-        messages: list[list[Tensor]] = []  # the largest tensors that are kept: each goes when its reverse has used it
+        messages: list[
+            list[Tensor]
+        ] = []  # the largest tensors that are kept: each goes when its reverse has used it
         B: list[list[Tensor]] = []
         for layer in self.layers:
             u = layer.up.biases if layer.first else self.fetch(layer.up(B, graph.z, graph.groups), n_nodes)

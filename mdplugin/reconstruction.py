@@ -13,7 +13,7 @@ import math
 import torch
 
 from mdplugin.errors import CheckpointError
-from mdplugin.model_file import Part, read_irreps, read_parts
+from mdplugin.model_file import TRUST, Part, printable, read_irreps, read_parts
 
 # of a module's state: for print, for training, or read by other programs alone; and the tables compared by themselves
 _NO_MATTER = {
@@ -120,7 +120,7 @@ def _pair(file: dict, built: dict, where: str) -> list[tuple]:
 
 
 def _compare_tensors(kind: str, theirs: torch.Tensor | None, ours: torch.Tensor | None, where: str) -> None:
-    """Equal shapes, but for the number of paths of a contraction: reduced couplings span the same with fewer."""
+    """Dense tensors of one shape, but for the number of paths of a contraction: reduced couplings have fewer."""
     if theirs is not None and ours is not None:
         dense = theirs.layout is torch.strided and theirs.device.type == "cpu"
         # older versions kept the cutoff's order, now an integer, as a floating-point number
@@ -207,6 +207,6 @@ def _fill(network: torch.nn.Module, file: Part) -> None:
 def _require(fine: bool, where: str, found: str) -> None:
     if not fine:
         raise CheckpointError(
-            f"{where}: expected what mace-torch builds from the file's settings, got {found}; another version's network or "
-            "one changed by hand: if you trust where it comes from, --trust (in Python trust=True) opens it as it is"
+            f"{printable(where)}: expected what mace-torch builds from the file's settings, got {printable(found)}; "
+            f"the network is of another version or was changed by hand: {TRUST}"
         )

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from mdplugin.model_file import Part, read_irreps
+from mdplugin.radial_networks import BASES
 
-RADIAL_TYPES = {"BesselBasis": "bessel", "GaussianBasis": "gaussian", "ChebychevBasis": "chebyshev"}
 DISTANCE_TRANSFORMS = {"AgnesiTransform": "Agnesi", "SoftTransform": "Soft"}
 
 
@@ -47,7 +47,7 @@ def read_settings(network: Part) -> dict:
         "use_last_readout_only": getattr(network, "use_last_readout_only", False),
         "distance_transform": _read_transform(radial),
         "radial_MLP": interactions[0].radial_MLP,
-        "radial_type": RADIAL_TYPES[type(radial.bessel_fn).__name__],
+        "radial_type": BASES[type(radial.bessel_fn).__name__],
         "heads": heads,
     }
     if (edge_irreps := getattr(network, "edge_irreps", None)) is not None:

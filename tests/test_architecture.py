@@ -21,7 +21,7 @@ ARROWS = {
     "launch": {"native"},
     "threads": set(),
     "model_file": set(),
-    "settings": {"model_file"},
+    "settings": {"model_file", "radial_networks"},
     "reconstruction": {"model_file"},
     "network_mace": {"model_file", "reconstruction", "settings"},
     "checkpoint": {"model_file", "network_mace", "potentials", "settings", "threads"},

@@ -119,7 +119,7 @@ def test_a_network_trained_in_float32_is_held_against_couplings_rounded_to_it(tm
     assert manifest.trained_dtype == "float32"
     assert policy.tolerance.force_eV_per_A < manifest.fidelity["force_eV_per_A"] <= 1e-6
     assert policy.allowed("float64") == policy.tolerance
-    with pytest.raises(FidelityError, match="allowed 1e-0[89]"):
+    with pytest.raises(FidelityError, match=r"allowed 1e-0[89]"):
         export.require_fidelity(manifest.fidelity, policy, "f32.model", "float64")
 
 
