@@ -93,7 +93,9 @@ class Case:
         if self.seed > MAX_SEED:
             raise CaseError(f"seed: expected at most {MAX_SEED}, got {self.seed}")
         if self.ranks > 1 and self.engine != "lammps":
-            raise CaseError(f"ranks: expected 1 with engine {self.engine}, got {self.ranks}: use engine lammps")
+            raise CaseError(
+                f"ranks: expected 1 with engine {self.engine}, got {self.ranks}: use engine lammps"
+            )
         if self.steps < MIN_STEPS:
             raise CaseError(
                 f"length_ps: expected at least {MIN_STEPS} steps (error bars need them), got {self.length_ps:g} ps, "
@@ -108,7 +110,9 @@ class Case:
             raise CaseError("models: expected at least one artifact, got none")
         for path, label in zip(self.models, self.labels, strict=True):
             if label == REFERENCE or self.labels.count(label) > 1:
-                raise CaseError(f"models: expected files with names of their own, got {path} twice or 'reference'")
+                raise CaseError(
+                    f"models: expected files with names of their own, got {path} twice or 'reference'"
+                )
 
     def _require_repeat(self) -> None:
         if len(self.repeat) != 3:
@@ -159,5 +163,7 @@ def _require_number(name: str, value: float, *, positive: bool | None) -> None:
     """`positive`: True for more than zero, False for zero or more, None for any finite number."""
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if not good or (positive and not value > 0) or (positive is False and value < 0):
-        kind = {True: "a positive number", False: "a number of zero or more", None: "a finite number"}[positive]
+        kind = {True: "a positive number", False: "a number of zero or more", None: "a finite number"}[
+            positive
+        ]
         raise CaseError(f"{name}: expected {kind}, got {value!r}")

@@ -1,10 +1,10 @@
 """YAML or mapping <-> `Case`: keys are the fields of `Case`, anything else is refused.
 
-    ensemble: nvt
-    models: [water-fp32.pt]        # relative to the working directory, as on the command line
-    reference: water
-    length_ps: 20
-    limits: {diffusion: 0.3}
+ensemble: nvt
+models: [water-fp32.pt]        # relative to the working directory, as on the command line
+reference: water
+length_ps: 20
+limits: {diffusion: 0.3}
 """
 
 import dataclasses
@@ -86,5 +86,6 @@ def _convert(name: str, value, where: str):
 def describe_case(case: Case) -> dict:
     """The case as plain values, which `parse_case` reads back."""
     return {
-        name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(case).items()
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in dataclasses.asdict(case).items()
     }

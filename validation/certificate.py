@@ -21,12 +21,18 @@ def certify(reports: Sequence[Report]) -> list[str]:
         CaseError: a file is not the one that was judged any more.
         ArtifactError: it cannot be written.
     """
-    models = {Path(model): label for report in reports for model, label in zip(report.case.models, report.case.labels, strict=True)}
+    models = {
+        Path(model): label
+        for report in reports
+        for model, label in zip(report.case.models, report.case.labels, strict=True)
+    }
     lines = []
     for path, label in models.items():
         judged = next(report.potentials[label]["sha256"] for report in reports)
         if hash_file(path) != judged:
-            raise CaseError(f"{path}: expected the file that was judged (SHA-256 {judged}), got another: validate it again")
+            raise CaseError(
+                f"{path}: expected the file that was judged (SHA-256 {judged}), got another: validate it again"
+            )
         loaded = mdplugin.load(path)
         certificate = _make_certificate(reports, label, judged)
         artifact.save(loaded.network, dataclasses.replace(loaded.manifest, certificate=certificate), path)

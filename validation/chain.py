@@ -68,7 +68,9 @@ def _execute_segment(engine: Engine, segment: Segment, directory: Path) -> None:
     except CaseError as error:
         log = scratch / LOG
         if log.is_file():
-            raise CaseError(f"{directory.name}: {error}; log: {log.replace(directory / FAILED_LOG)}") from error
+            raise CaseError(
+                f"{directory.name}: {error}; log: {log.replace(directory / FAILED_LOG)}"
+            ) from error
         raise CaseError(f"{directory.name}: {error}") from error
     if series.failure is None:
         end.replace(_state(directory, segment.number, engine.suffix))
@@ -140,5 +142,7 @@ def _lock(directory: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise CaseError(f"{directory}: another process works on this run; wait for it, or end it") from error
+            raise CaseError(
+                f"{directory}: another process works on this run; wait for it, or end it"
+            ) from error
         yield

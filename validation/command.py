@@ -7,9 +7,7 @@ from pathlib import Path
 SUITE = ("nve", "nvt", "npt", "stability")
 # what fits into two minutes on two cores with the bundled water: enough to see a gross fault
 QUICK = {"length_ps": 0.15, "equilibration_ps": 0.02, "replicas": 2, "checkpoint_ps": 1.0}
-QUICK_NOTE = (
-    "quick: runs too short to conclude on drifts, structure or diffusion; only what fails is shown to be wrong"
-)
+QUICK_NOTE = "quick: runs too short to conclude on drifts, structure or diffusion; only what fails is shown to be wrong"
 
 _DESCRIPTION = """\
 Run artifacts and their float64 reference, several replicas each, and judge whether the artifacts can be told from
@@ -49,7 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint-ps", type=float, help="time between checkpoints")
     add("--jobs", type=int, help="runs at a time (default: as many as the cores serve)")
     add("-o", "--output", type=Path, required=True, metavar="DIR", help="directory of runs and report")
-    add("--quick", action="store_true", help="a look of two minutes at what is grossly wrong; concludes little")
+    add(
+        "--quick",
+        action="store_true",
+        help="a look of two minutes at what is grossly wrong; concludes little",
+    )
     add("--plan", action="store_true", help="write the case and its commands, run nothing")
     add("--collect", action="store_true", help="judge the runs in DIR")
     add("--certify", action="store_true", help="write the verdict into the artifacts' manifests")
@@ -98,7 +100,8 @@ def _read_cases(arguments: argparse.Namespace) -> dict:
 
 
 def _validate(cases: dict, arguments: argparse.Namespace) -> list:
-    from mdplugin.validation.study import prepare, validate
+    from mdplugin.validation.study import validate
+    from mdplugin.validation.workspace import prepare
 
     for directory, case in cases.items():
         prepare(case, directory)  # so that the last case's bad option shows before the first one's hours
@@ -107,7 +110,13 @@ def _validate(cases: dict, arguments: argparse.Namespace) -> list:
         if not arguments.quiet and len(cases) > 1:
             print(f"{directory.name}: {len(reports) + 1} of {len(cases)}", file=sys.stderr, flush=True)
         reports.append(
-            validate(case, directory, jobs=arguments.jobs, quiet=arguments.quiet, command=["mdplugin", *sys.argv[1:]])
+            validate(
+                case,
+                directory,
+                jobs=arguments.jobs,
+                quiet=arguments.quiet,
+                command=["mdplugin", *sys.argv[1:]],
+            )
         )
     return reports
 
@@ -117,7 +126,7 @@ def _plan(cases: dict, arguments: argparse.Namespace) -> int:
 
     from mdplugin.validation.plan import plan_runs
     from mdplugin.validation.pool import run_command
-    from mdplugin.validation.study import prepare
+    from mdplugin.validation.workspace import prepare
 
     lines = []
     for directory, case in cases.items():
@@ -131,15 +140,18 @@ def _plan(cases: dict, arguments: argparse.Namespace) -> int:
 
 
 def _collect(arguments: argparse.Namespace) -> list:
-    from mdplugin.validation.study import CASE_FILE, collect
+    from mdplugin.validation.study import collect
+    from mdplugin.validation.workspace import CASE_FILE
 
     suite = [arguments.output / name for name in SUITE if (arguments.output / name / CASE_FILE).is_file()]
-    return [collect(directory, command=["mdplugin", *sys.argv[1:]]) for directory in suite or [arguments.output]]
+    return [
+        collect(directory, command=["mdplugin", *sys.argv[1:]]) for directory in suite or [arguments.output]
+    ]
 
 
 def _run_one(arguments: argparse.Namespace) -> int:
     from mdplugin.validation.lammps_process import die_with
-    from mdplugin.validation.study import execute_one
+    from mdplugin.validation.workspace import execute_one
 
     if arguments.parent:
         die_with(arguments.parent)

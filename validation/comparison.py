@@ -85,7 +85,11 @@ def compare_observable(
     theirs = combine_replicas(reference) if compares else None
     limit, difference = _difference(criterion, mine, theirs, limits)
     p_fail, p_pass = _p_values(difference, limit, one_sided=criterion.kind in ONE_SIDED)
-    scatter = float(np.std([each.value for each in reference], ddof=1)) if compares and len(reference) > 1 else math.nan
+    scatter = (
+        float(np.std([each.value for each in reference], ddof=1))
+        if compares and len(reference) > 1
+        else math.nan
+    )
     unit = f" {criterion.unit}" if criterion.unit else ""
     return Test(
         observable=name,
@@ -128,7 +132,11 @@ def _reason(criterion: Criterion, limit: float, limits: dict[str, Limit]) -> str
     chosen = limits[criterion.limit]
     if criterion.kind is Kind.RATIO:
         floor = limits[criterion.floor]
-        return floor.reason if limit == floor.value else f"{chosen.value:.3g} times the reference's: {chosen.reason}"
+        return (
+            floor.reason
+            if limit == floor.value
+            else f"{chosen.value:.3g} times the reference's: {chosen.reason}"
+        )
     if criterion.kind is Kind.RELATIVE:
         return f"{chosen.value:g} {chosen.unit}: {chosen.reason}".replace(" : ", ": ")
     return chosen.reason
@@ -156,7 +164,9 @@ def judge_tests(tests: Sequence[Test], limits: dict[str, Limit]) -> tuple[Test, 
     known = [index for index, test in enumerate(tests) if math.isfinite(test.p_fail)]
     corrected = np.full(len(tests), math.nan)
     if known:
-        corrected[known] = stats.false_discovery_control([tests[index].p_fail for index in known], method="bh")
+        corrected[known] = stats.false_discovery_control(
+            [tests[index].p_fail for index in known], method="bh"
+        )
     judged = []
     for test, p_corrected in zip(tests, corrected.tolist(), strict=True):
         outcome, advice = Outcome.INCONCLUSIVE, ""

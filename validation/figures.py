@@ -41,7 +41,11 @@ def _plot(axes, x, y, **options) -> None:
 
 
 def _series(evidence, label):
-    return [replica.main for replica in evidence[label].replicas if replica.main is not None and replica.main.steps]
+    return [
+        replica.main
+        for replica in evidence[label].replicas
+        if replica.main is not None and replica.main.steps
+    ]
 
 
 def _draw_energy(report, evidence):
@@ -58,9 +62,16 @@ def _draw_energy(report, evidence):
             )  # fmt: skip
             if run.failure is not None:
                 axes.axvline(run.length_ps, color="tab:red", linewidth=1)
-    runs = [run.conserved_meV_per_atom for label in evidence for run in _series(evidence, label) if run.failure is None]
+    runs = [
+        run.conserved_meV_per_atom
+        for label in evidence
+        for run in _series(evidence, label)
+        if run.failure is None
+    ]
     largest = max(np.abs(values).max() for values in runs)
-    axes.set_ylim(-1.05 * largest - 1e-9, 1.05 * largest + 1e-9)  # an explosion would squeeze the rest to a line
+    axes.set_ylim(
+        -1.05 * largest - 1e-9, 1.05 * largest + 1e-9
+    )  # an explosion would squeeze the rest to a line
     axes.set_ylabel("conserved energy − its start, meV/atom")
     axes.set_xlabel("time, ps")
     _legend(axes)
@@ -99,14 +110,24 @@ def _draw_temperature(report, evidence):
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots()
     case = report.case
-    values = {label: [run.temperature_K for run in _series(evidence, label) if run.failure is None] for label in evidence}
+    values = {
+        label: [run.temperature_K for run in _series(evidence, label) if run.failure is None]
+        for label in evidence
+    }
     known = [np.concatenate(each) for each in values.values() if each]
     if not known:
         return None
     edges = np.linspace(min(map(np.min, known)), max(map(np.max, known)), 50)
     for label, each in values.items():
         if each:
-            axes.hist(np.concatenate(each), edges, density=True, histtype="step", color=_color(report, label), label=label)
+            axes.hist(
+                np.concatenate(each),
+                edges,
+                density=True,
+                histtype="step",
+                color=_color(report, label),
+                label=label,
+            )
     half = _series(evidence, REFERENCE)[0].degrees_of_freedom / 2
     axes.plot(
         edges, stats.gamma.pdf(edges / case.temperature_K * half, half) * half / case.temperature_K, "k--",

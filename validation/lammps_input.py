@@ -17,7 +17,12 @@ from mdplugin.validation.plan import EQUILIBRATION, REVERSAL, SETTLING, Segment
 from mdplugin.validation.recorder import sampling_steps
 
 START_DATA, START_RESTART, END_RESTART = "start.data", "start.restart", "end.restart"
-ENERGIES, SAMPLES, FRAMES, VELOCITIES = "energies.txt", "samples.txt", "frames.lammpstrj", "velocities.lammpstrj"
+ENERGIES, SAMPLES, FRAMES, VELOCITIES = (
+    "energies.txt",
+    "samples.txt",
+    "frames.lammpstrj",
+    "velocities.lammpstrj",
+)
 DUMP_HEADER_LINES = 9  # of each frame
 A_PER_PS = 1000 * units.fs  # ASE velocity -> Å/ps
 
@@ -84,11 +89,9 @@ fix             thermostat all langevin {T!r} {T!r} {langevin_ps!r} {seed}
     "nvt": """\
 fix             integrate all nve
 fix             thermostat all temp/csvr {T!r} {T!r} {thermostat_ps!r} {seed}
-fix_modify      thermostat energy yes
 """,
     "npt": """\
 fix             integrate all npt temp {T!r} {T!r} {thermostat_ps!r} iso {P!r} {P!r} {barostat_ps!r}
-fix_modify      integrate energy yes
 """,
 }
 _INTEGRATORS[SETTLING], _INTEGRATORS[REVERSAL] = _INTEGRATORS["npt"], _INTEGRATORS["nve"]

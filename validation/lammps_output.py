@@ -23,7 +23,11 @@ def read_dump(path: Path, n_atoms: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     lines = path.read_text().splitlines() if path.is_file() else []
     length = DUMP_HEADER_LINES + n_atoms
     n_frames = len(lines) // length
-    steps, cells, values = np.zeros(n_frames, dtype=int), np.zeros((n_frames, 3, 3)), np.zeros((n_frames, n_atoms, 3))
+    steps, cells, values = (
+        np.zeros(n_frames, dtype=int),
+        np.zeros((n_frames, 3, 3)),
+        np.zeros((n_frames, n_atoms, 3)),
+    )
     for index in range(n_frames):
         frame = lines[index * length : (index + 1) * length]
         steps[index] = int(frame[1])

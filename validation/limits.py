@@ -166,7 +166,12 @@ _TABLE = (
         "mean frequency of the highest band: less than what nuclear quantum effects and functionals shift by an order "
         "of magnitude (O-H stretch: 200 cm^-1)",
     ),
-    Limit("vdos_overlap", 0.1, "", "half the integral of |difference| of spectra normalised to 1: 10 % of the modes"),
+    Limit(
+        "vdos_overlap",
+        0.1,
+        "",
+        "half the integral of |difference| of spectra normalised to 1: 10 % of the modes",
+    ),
     Limit("density", 0.02, "of rho", "2 %: the spread of good density functionals for water is 5 % and more"),
     Limit(
         "pressure_bar",
@@ -200,5 +205,7 @@ def set_limits(changes: dict[str, float]) -> dict[str, Limit]:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
             raise CaseError(f"limits: {name}: expected a number of zero or more, got {value!r}")
         old = table[name]
-        table[name] = Limit(name, float(value), old.unit, f"set by the case (default {old.value:g}: {old.reason})")
+        table[name] = Limit(
+            name, float(value), old.unit, f"set by the case (default {old.value:g}: {old.reason})"
+        )
     return table

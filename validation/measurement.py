@@ -33,10 +33,10 @@ class Replica:
         for kind in ("main", "coarse", "reversal"):
             series = getattr(self, kind)
             if series is not None and series.failure is not None:
-                where = {"main": "run", "coarse": "run with the coarse timestep", "reversal": "reversal"}[kind]
-                return (
-                    f"{where} fails at step {series.failure.step} ({series.length_ps:.3g} ps): {series.failure.reason}"
-                )
+                where = {"main": "run", "coarse": "run with the coarse timestep", "reversal": "reversal"}[
+                    kind
+                ]
+                return f"{where} fails at step {series.failure.step} ({series.length_ps:.3g} ps): {series.failure.reason}"
         return None
 
 
@@ -79,7 +79,9 @@ def measure_replicas(case: Case, atoms: ase.Atoms, replicas: list[Replica]) -> M
     if "vdos" in chosen and all(len(replica.main.spectrum) for replica in sound):
         spectra = [motion.density_of_states(replica.main, atoms.numbers) for replica in sound]
         frequency = sound[0].main.frequency_per_cm if sound else None
-    walls = [replica.main.wall_s[1:] for replica in replicas if replica.main is not None and replica.main.steps]
+    walls = [
+        replica.main.wall_s[1:] for replica in replicas if replica.main is not None and replica.main.steps
+    ]
     temperatures = [float(replica.main.temperature_K.mean()) for replica in sound]
     return Measurement(
         values=values,
@@ -92,7 +94,9 @@ def measure_replicas(case: Case, atoms: ase.Atoms, replicas: list[Replica]) -> M
     )
 
 
-def _measure_replica(case: Case, atoms: ase.Atoms, replica: Replica, chosen: tuple[str, ...]) -> dict[str, Estimate]:
+def _measure_replica(
+    case: Case, atoms: ase.Atoms, replica: Replica, chosen: tuple[str, ...]
+) -> dict[str, Estimate]:
     main, temperature = replica.main, case.temperature_K
     values = {}
     recipes = {

@@ -95,7 +95,9 @@ def _kinds(case: Case) -> tuple[str, ...]:
 
 def _plan_run(case: Case, label: str, index: int, replica: int, kind: str) -> RunPlan:
     seed = case.seed + replica
-    phases = [(EQUILIBRATION, REFERENCE, round(case.equilibration_ps * 1000 / case.timestep_fs), case.timestep_fs)]
+    phases = [
+        (EQUILIBRATION, REFERENCE, round(case.equilibration_ps * 1000 / case.timestep_fs), case.timestep_fs)
+    ]
     if kind == "coarse":
         steps = max(256, round(COARSE_SHARE * case.steps / COARSE_FACTOR))
         phases.append(("nve", label, steps, COARSE_FACTOR * case.timestep_fs))

@@ -72,7 +72,9 @@ def _require_success(plan: RunPlan, process: subprocess.Popen, directory: Path) 
         process.stderr.close()
     if process.returncode == 0:
         return
-    lines = [line for line in message.splitlines() if line.startswith("mdplugin: ")] or message.splitlines()[-1:]
+    lines = [line for line in message.splitlines() if line.startswith("mdplugin: ")] or message.splitlines()[
+        -1:
+    ]
     reason = lines[-1].removeprefix("mdplugin: ") if lines else f"it ended with status {process.returncode}"
     if process.returncode < 0:
         reason = f"it was killed by signal {-process.returncode}; run the same command again, it goes on from the last checkpoint"

@@ -43,7 +43,9 @@ def _add_spectra(sides: tuple[dict, dict], candidate: Measurement, reference: Me
         own = [spectra.mean(axis=0) for spectra in measurement.spectra]
         distances = _distances(own, means, lambda difference: 0.5 * np.abs(difference).sum() * spacing)
         values["vdos_overlap"] = [Estimate(distance, np.nan, 1) for distance in distances]
-        values["vdos_shift"] = [motion.measure_band(spectra, frequency, band) for spectra in measurement.spectra]
+        values["vdos_shift"] = [
+            motion.measure_band(spectra, frequency, band) for spectra in measurement.spectra
+        ]
 
 
 def _rms_where(mean: np.ndarray):

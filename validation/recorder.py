@@ -51,7 +51,9 @@ class Recorder:
         times, positions, cells = zip(*self._frames, strict=True) if self._frames else ((), (), ())
         n_atoms = len(atoms)
         frequency, spectrum = power_spectra(
-            np.array(self._velocities).reshape(-1, n_atoms, 3), atoms.numbers, self._timestep_fs * self._velocity_every
+            np.array(self._velocities).reshape(-1, n_atoms, 3),
+            atoms.numbers,
+            self._timestep_fs * self._velocity_every,
         )
         return Series(
             *np.array(self._energies, dtype=np.float64).reshape(-1, 5).T,

@@ -20,7 +20,16 @@ from mdplugin.validation.verdict import Findings, Verdict, format_estimate, judg
 
 SCHEMA = 2
 REPORT_JSON, REPORT_MARKDOWN, REPORT_HTML = "report.json", "report.md", "report.html"
-COLUMNS = ("observable", "candidate", "float64", "difference, σ", "limit", "verdict", "corrected p", "why this limit")
+COLUMNS = (
+    "observable",
+    "candidate",
+    "float64",
+    "difference, σ",
+    "limit",
+    "verdict",
+    "corrected p",
+    "why this limit",
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,10 @@ class Report:
         for verdict in self.verdicts:
             lines += [f"## {verdict.label}: {verdict.outcome}", "", f"{_capital(verdict.sentence)}.", ""]
             lines += ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-            lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row(test)) + " |" for test in verdict.tests]
+            lines += [
+                "| " + " | ".join(cell.replace("|", "\\|") for cell in row(test)) + " |"
+                for test in verdict.tests
+            ]
             lines += [""]
         return "\n".join([*lines, *_foot(self)]) + "\n"
 
@@ -92,7 +104,9 @@ def write_report(report: Report, evidence: dict) -> None:
     with open_stage(report.directory, last=REPORT_JSON) as stage:
         figures = draw_figures(report, evidence, stage)
         (stage / REPORT_MARKDOWN).write_text(report.to_markdown())
-        (stage / REPORT_HTML).write_text(render_page(page_content(report), [stage / name for name in figures]))
+        (stage / REPORT_HTML).write_text(
+            render_page(page_content(report), [stage / name for name in figures])
+        )
         (stage / REPORT_JSON).write_text(report.to_json())
 
 
@@ -200,7 +214,9 @@ def read_report(path: str | os.PathLike) -> Report:
     except (OSError, ValueError) as error:
         raise CaseError(f"{path}: expected a report.json of mdplugin validate, got {error}") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise CaseError(f"{path}: expected a report of schema {SCHEMA} of mdplugin validate, got something else")
+        raise CaseError(
+            f"{path}: expected a report of schema {SCHEMA} of mdplugin validate, got something else"
+        )
     case = parse_case(content["case"], str(path))
     findings = tuple(_read_findings(each) for each in content["findings"])
     return Report(
@@ -208,7 +224,9 @@ def read_report(path: str | os.PathLike) -> Report:
         findings=findings,
         verdicts=tuple(judge(each, case.limit_table) for each in findings),
         potentials=content["potentials"],
-        speeds={label: math.nan if speed is None else speed for label, speed in content["ms_per_step"].items()},
+        speeds={
+            label: math.nan if speed is None else speed for label, speed in content["ms_per_step"].items()
+        },
         provenance=content["provenance"],
         directory=path.parent,
     )
@@ -219,10 +237,14 @@ def _read_findings(content: dict) -> Findings:
         side: {name: [_read_estimate(each) for each in values] for name, values in content[side].items()}
         for side in ("candidate", REFERENCE)
     }
-    return Findings(content["label"], **sides, failures=tuple(content["failures"]), replicas=content["replicas"])
+    return Findings(
+        content["label"], **sides, failures=tuple(content["failures"]), replicas=content["replicas"]
+    )
 
 
 def _read_estimate(content: dict) -> Estimate:
     # an exact number has infinitely many degrees of freedom, an unknown one has no error
     dof = math.inf if content["dof"] is None else content["dof"]
-    return Estimate(*(math.nan if content[name] is None else content[name] for name in ("value", "error")), dof)
+    return Estimate(
+        *(math.nan if content[name] is None else content[name] for name in ("value", "error")), dof
+    )

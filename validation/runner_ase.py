@@ -57,7 +57,9 @@ class AseEngine(Engine):
         rng = np.random.default_rng(segment.seed)
         if segment.phase == EQUILIBRATION:
             friction = FRICTION_PER_FS / units.fs
-            return Langevin(atoms, timestep, temperature_K=temperature, friction=friction, fixcm=False, rng=rng)
+            return Langevin(
+                atoms, timestep, temperature_K=temperature, friction=friction, fixcm=False, rng=rng
+            )
         if segment.phase == "nvt":
             dynamics = Bussi(atoms, timestep, temperature, THERMOSTAT_FS * units.fs, rng=rng)
             # ASE counts 3 N; without total momentum it is fewer, as in LAMMPS
@@ -80,7 +82,9 @@ class AseEngine(Engine):
             return dynamics
         return VelocityVerlet(atoms, timestep)
 
-    def _follow(self, dynamics: MolecularDynamics, steps: int, recorder: Recorder, first: int) -> Failure | None:
+    def _follow(
+        self, dynamics: MolecularDynamics, steps: int, recorder: Recorder, first: int
+    ) -> Failure | None:
         """Sample every step from `first` on; stop at the first state that is not worth another."""
         atoms, states = dynamics.atoms, dynamics.irun(steps)
         degrees_of_freedom = recorder.degrees_of_freedom
@@ -91,7 +95,10 @@ class AseEngine(Engine):
                 heat = getattr(dynamics, "transferred_energy", np.nan if recorder.has_bath else 0.0)
                 if step > first or first == 0:  # the turning point is known already
                     recorder.record(step, atoms, heat, time.perf_counter() - before)
-            except (MDPluginError, FloatingPointError) as error:  # the calculator refuses what the dynamics made
+            except (
+                MDPluginError,
+                FloatingPointError,
+            ) as error:  # the calculator refuses what the dynamics made
                 return Failure(step, str(error))
             potential, kinetic = recorder.last_energies
             if reason := describe_collapse(potential, kinetic, degrees_of_freedom):

@@ -138,7 +138,9 @@ class LammpsEngine(Engine):
         velocities = np.zeros((0, len(self.atoms), 3))
         if segment.velocity_every:
             _, velocities, _ = read_dump(scratch / lammps_input.VELOCITIES, len(self.atoms))
-            velocities = velocities[: -(-segment.steps // segment.velocity_every)]  # the last is the next's first
+            velocities = velocities[
+                : -(-segment.steps // segment.velocity_every)
+            ]  # the last is the next's first
         return power_spectra(velocities, self.atoms.numbers, segment.timestep_fs * segment.velocity_every)
 
     def _require_whole(self, segment: Segment, scratch: Path, total: int) -> None:

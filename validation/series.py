@@ -104,7 +104,9 @@ def describe_collapse(potential_eV: float, kinetic_eV: float, degrees_of_freedom
     return None
 
 
-def find_collapse(potential_eV: np.ndarray, kinetic_eV: np.ndarray, degrees_of_freedom: int) -> Failure | None:
+def find_collapse(
+    potential_eV: np.ndarray, kinetic_eV: np.ndarray, degrees_of_freedom: int
+) -> Failure | None:
     """The first step that is not finite or too hot."""
     for step, (potential, kinetic) in enumerate(zip(potential_eV, kinetic_eV, strict=True)):
         if reason := describe_collapse(potential, kinetic, degrees_of_freedom):
@@ -132,12 +134,18 @@ def join_series(segments: Sequence[Series]) -> Series:
             parts.append(getattr(segment, name)[1:] + shift.get(name, 0))
         if segment.failure is not None:
             failure = Failure(steps + segment.failure.step, segment.failure.reason)
-        time, steps, conserved = time + segment.length_ps, steps + segment.steps, _last(columns["conserved_eV"][-1])
+        time, steps, conserved = (
+            time + segment.length_ps,
+            steps + segment.steps,
+            _last(columns["conserved_eV"][-1]),
+        )
     return Series(
         **{name: np.concatenate(parts) for name, parts in columns.items()},
         n_atoms=first.n_atoms,
         degrees_of_freedom=first.degrees_of_freedom,
-        spectrum=np.concatenate([each.spectrum for each in segments if len(each.spectrum)] or [first.spectrum]),
+        spectrum=np.concatenate(
+            [each.spectrum for each in segments if len(each.spectrum)] or [first.spectrum]
+        ),
         frequency_per_cm=first.frequency_per_cm,
         failure=failure,
     )

@@ -12,7 +12,9 @@ WINDOW_FS = 1000.0  # resolution 33 cm^-1, with Hann's window about 50
 PER_FS_TO_PER_CM = 1e15 / 2.99792458e10
 
 
-def power_spectra(velocities: np.ndarray, numbers: np.ndarray, spacing_fs: float) -> tuple[np.ndarray, np.ndarray]:
+def power_spectra(
+    velocities: np.ndarray, numbers: np.ndarray, spacing_fs: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Average spectrum of each element.
 
     Args:

@@ -1,8 +1,6 @@
 """The score: case -> runs -> series -> observables -> comparison -> verdict -> report."""
 
-import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,45 +8,32 @@ from pathlib import Path
 import ase
 import numpy as np
 
-import mdplugin
 from mdplugin.errors import CaseError
 from mdplugin.validation.case import REFERENCE, Case
-from mdplugin.validation.case_file import describe_case, parse_case
 from mdplugin.validation.chain import count_done, execute_run, load_run
-from mdplugin.validation.engine import Engine
 from mdplugin.validation.measurement import Measurement, Replica, measure_replicas
 from mdplugin.validation.observables.conservation import measure_gradient
 from mdplugin.validation.observables.shadow import Shadow, compare_frames, measure_shadow
-from mdplugin.validation.plan import RunPlan, plan_runs
+from mdplugin.validation.plan import plan_runs
 from mdplugin.validation.pool import execute_runs
-from mdplugin.validation.potential import (
-    Potential,
-    export_reference,
-    hash_file,
-    load_potential,
-    require_elements,
-    require_reference_precision,
-)
+from mdplugin.validation.potential import Potential, load_potential
 from mdplugin.validation.profiles import add_profiles
 from mdplugin.validation.progress import show_progress
 from mdplugin.validation.provenance import record_provenance
 from mdplugin.validation.report import Report, write_report
-from mdplugin.validation.runner_ase import AseEngine
-from mdplugin.validation.runner_lammps import LammpsEngine, place
 from mdplugin.validation.series import read_frames
 from mdplugin.validation.stage import exit_when_terminated
 from mdplugin.validation.statistics import Estimate
-from mdplugin.validation.systems import Structure, draw_velocities, find_structure
+from mdplugin.validation.systems import Structure
 from mdplugin.validation.verdict import Findings, judge, require_sound_reference
+from mdplugin.validation.workspace import MODELS, RUNS, make_engine, prepare, read_prepared
 
-SCHEMA = 1
-CASE_FILE, MODELS, RUNS = "case.json", "models", "runs"
-ENGINES: dict[str, type[Engine]] = {"ase": AseEngine, "lammps": LammpsEngine}
 N_SHADOW_FRAMES, N_GRADIENT_FRAMES = 20, 5
-MAY_GROW = ("length_ps", "replicas", "models", "limits")  # what a directory's case may change without starting anew
 
 
-def validate(case: Case, directory: str | os.PathLike, *, jobs: int | None = None, quiet: bool = False, command=()) -> Report:
+def validate(
+    case: Case, directory: str | os.PathLike, *, jobs: int | None = None, quiet: bool = False, command=()
+) -> Report:
     """Run a case, or what is left of it, and judge its artifacts.
 
     Args:
@@ -74,101 +59,13 @@ def count_jobs(case: Case) -> int:
     return max(1, len(os.sched_getaffinity(0)) // (case.threads * case.ranks))
 
 
-def prepare(case: Case, directory: Path) -> None:
-    """Make `directory` hold all that the runs need: case.json, models and structure.
-
-    Raises:
-        CaseError: it holds another case; else see `validate`.
-    """
-    structure = find_structure(case.structure, case.reference, case.repeat)
-    manifests = [mdplugin.read_manifest(model) for model in case.models]
-    for model in case.models:
-        require_elements(structure.atoms, model)
-    require_reference_precision(case.reference)
-    try:
-        (directory / MODELS).mkdir(parents=True, exist_ok=True)
-        for label, model in zip(case.labels, case.models, strict=True):
-            place(Path(model).resolve(), directory.resolve() / MODELS / f"{label}.pt")
-        reference = directory / MODELS / f"{REFERENCE}.pt"
-        if not reference.is_file():
-            export_reference(case.reference, reference, manifests[0].head)
-        require_elements(structure.atoms, reference)
-        _write_case(case, structure, directory)
-    except OSError as error:
-        raise CaseError(
-            f"cannot write {directory}: {error.strerror or error}; make room, or choose a writable directory with -o"
-        ) from error
-
-
-def _write_case(case: Case, structure: Structure, directory: Path) -> None:
-    """Write case.json, or check that the one that is there is the same case, grown at most."""
-    hashes = {label: hash_file(directory / MODELS / f"{label}.pt") for label in (REFERENCE, *case.labels)}
-    hashes["structure"] = hash_file(structure.path)
-    path = directory / CASE_FILE
-    if path.is_file():
-        stored = json.loads(path.read_text())
-        old, new = stored["case"], describe_case(case)
-        changed = [name for name in new if name not in MAY_GROW and name not in ("reference", "structure")]
-        changed = [name for name in changed if new[name] != old.get(name)]
-        changed += [name for name, value in stored["sha256"].items() if name in hashes and hashes[name] != value]
-        shrunk = [name for name in ("length_ps", "replicas") if new[name] < old[name]]
-        if changed or shrunk:
-            name = (changed or shrunk)[0]
-            raise CaseError(
-                f"{directory} holds another case ({name}: {old.get(name, 'another file')} there, "
-                f"{new.get(name, 'another file')} asked for): choose another directory with -o, or remove it"
-            )
-    shutil.copyfile(structure.path, directory / f"structure{structure.path.suffix}")
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps({"schema": SCHEMA, "case": describe_case(case), "sha256": hashes}, indent=1) + "\n")
-    os.replace(part, path)
-
-
-def read_prepared(directory: Path) -> tuple[Case, Structure]:
-    """The case of a directory that `prepare` made, with its own copy of the structure.
-
-    Raises:
-        CaseError: it is none.
-    """
-    try:
-        stored = json.loads((directory / CASE_FILE).read_text())
-        if stored["schema"] != SCHEMA:
-            raise ValueError(f"schema {stored['schema']}")
-        case = parse_case(stored["case"], str(directory / CASE_FILE))
-        (path,) = directory.glob("structure.*")
-    except (OSError, ValueError, KeyError) as error:
-        raise CaseError(
-            f"{directory}: expected a directory that `mdplugin validate ... -o DIR` made, got {error}"
-        ) from error
-    return case, find_structure(path, case.reference, case.repeat)
-
-
-def execute_one(directory: Path, name: str) -> None:
-    """Do what is left of one run of a prepared directory.
-
-    Raises:
-        CaseError: no such run, or it could not be done.
-    """
-    case, structure = read_prepared(directory)
-    plans = {plan.name: plan for plan in plan_runs(case)}
-    if name not in plans:
-        raise CaseError(f"run: expected one of {', '.join(plans)}, got '{name}'")
-    plan = plans[name]
-    potentials = {
-        label: load_potential(directory / MODELS / f"{label}.pt", case.threads) for label in {plan.label, REFERENCE}
-    }
-    with exit_when_terminated():
-        execute_run(make_engine(case, structure.atoms, potentials, plan), plan, directory / RUNS / plan.name)
-
-
-def make_engine(case: Case, atoms: ase.Atoms, potentials: Mapping[str, Potential], plan: RunPlan) -> Engine:
-    """The engine of a run, with the velocities of its replica."""
-    start = draw_velocities(atoms, case.temperature_K, plan.seed)
-    return ENGINES[case.engine](case, start, dict(potentials), lambda step: None)
-
-
 def compare_potentials(
-    case: Case, structure: Structure, potentials: Mapping[str, Potential], directory: Path, *, quiet: bool = True
+    case: Case,
+    structure: Structure,
+    potentials: Mapping[str, Potential],
+    directory: Path,
+    *,
+    quiet: bool = True,
 ) -> Report:
     """`validate` in this process, for potentials that are loaded: in ASE any calculators.
 
@@ -179,7 +76,9 @@ def compare_potentials(
     with show_progress(total, quiet) as reach:
         for plan in plans:
             engine = make_engine(case, structure.atoms, potentials, plan)
-            execute_run(engine, plan, directory / RUNS / plan.name, lambda step, before=done: reach(before + step))
+            execute_run(
+                engine, plan, directory / RUNS / plan.name, lambda step, before=done: reach(before + step)
+            )
             done += plan.steps
     return _judge_runs(case, structure, potentials, directory, ())
 
@@ -201,7 +100,8 @@ def collect(directory: str | os.PathLike, command=()) -> Report:
             "`mdplugin validate` with the same case"
         )
     potentials = {
-        label: load_potential(directory / MODELS / f"{label}.pt", case.threads) for label in (REFERENCE, *case.labels)
+        label: load_potential(directory / MODELS / f"{label}.pt", case.threads)
+        for label in (REFERENCE, *case.labels)
     }
     return _judge_runs(case, structure, potentials, directory, command)
 
@@ -250,7 +150,9 @@ def _judge_runs(
     try:
         write_report(report, evidence)
     except OSError as error:
-        raise CaseError(f"cannot write {directory}: {error.strerror or error}; make room, the runs are kept") from error
+        raise CaseError(
+            f"cannot write {directory}: {error.strerror or error}; make room, the runs are kept"
+        ) from error
     return report
 
 
@@ -271,12 +173,19 @@ def load_replicas(case: Case, label: str, directory: Path) -> list[Replica]:
             if (plan.label, plan.replica) == (label, replica):
                 series[plan.kind], failure = load_run(directory / RUNS / plan.name, plan)
                 preparation = preparation or failure
-        replicas.append(Replica(series.get("main"), series.get("coarse"), series.get("reversal"), preparation))
+        replicas.append(
+            Replica(series.get("main"), series.get("coarse"), series.get("reversal"), preparation)
+        )
     return replicas
 
 
 def _evaluate(
-    case: Case, atoms: ase.Atoms, potentials: Mapping[str, Potential], label: str, replicas: list[Replica], measurement
+    case: Case,
+    atoms: ase.Atoms,
+    potentials: Mapping[str, Potential],
+    label: str,
+    replicas: list[Replica],
+    measurement,
 ) -> list[Shadow]:
     """Add what needs the potentials themselves to the measurement's values: shadow and gradient."""
     shadows: list[Shadow] = []

@@ -23,7 +23,9 @@ class Structure:
 
 
 def find_structure(
-    structure: str | os.PathLike | None, reference: str | os.PathLike, repeat: tuple[int, int, int] = (1, 1, 1)
+    structure: str | os.PathLike | None,
+    reference: str | os.PathLike,
+    repeat: tuple[int, int, int] = (1, 1, 1),
 ) -> Structure:
     """Read the structure of a case, copied `repeat` times along its cell vectors.
 

@@ -51,7 +51,9 @@ def judge(findings: Findings, limits: dict[str, Limit]) -> Verdict:
         if name == P_VALUE:
             tests.append(_test_distribution(findings, limits))
         elif not findings.failures:
-            tests.append(compare_observable(name, findings.candidate[name], findings.reference.get(name, []), limits))
+            tests.append(
+                compare_observable(name, findings.candidate[name], findings.reference.get(name, []), limits)
+            )
     judged = judge_tests([test for test in tests if test is not None], limits)
     outcomes = {test.outcome for test in judged}
     outcome = next(each for each in (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS) if each in outcomes)
@@ -82,7 +84,9 @@ def _test_completion(findings: Findings) -> Test:
 
 def _test_distribution(findings: Findings, limits: dict[str, Limit]) -> Test | None:
     """Fisher's combination of the replicas' p-values; None where there were too few samples."""
-    sides = [[each.value for each in side.get(P_VALUE, [])] for side in (findings.candidate, findings.reference)]
+    sides = [
+        [each.value for each in side.get(P_VALUE, [])] for side in (findings.candidate, findings.reference)
+    ]
     if not all(sides) or not all(math.isfinite(value) for side in sides for value in side):
         return None
     p_values = [float(stats.combine_pvalues(side).pvalue) for side in sides]
@@ -114,7 +118,9 @@ def require_sound_reference(case: Case, values: dict[str, list[Estimate]], failu
     ratio = combine_replicas(values.get("drift_ratio", []))
     if ratio.value > limits["drift_ratio"].value:
         drift = combine_replicas(values["energy_drift"]).value if "energy_drift" in values else math.nan
-        raise _blame(f"drifts by {drift:.3g} meV/atom/ps, ratio {ratio.value:.3g}, allowed {limits['drift_ratio'].value:g}")
+        raise _blame(
+            f"drifts by {drift:.3g} meV/atom/ps, ratio {ratio.value:.3g}, allowed {limits['drift_ratio'].value:g}"
+        )
     exponent = combine_replicas(values.get("timestep_exponent", []))
     if abs(exponent.value - 2) - 3 * exponent.error > limits["timestep_exponent"].value:
         raise _blame(
@@ -124,7 +130,9 @@ def require_sound_reference(case: Case, values: dict[str, list[Estimate]], failu
     miss = abs(temperature.value - case.temperature_K)
     allowed = 5 * limits["temperature"].value * case.temperature_K
     if case.ensemble != "nve" and miss - 3 * temperature.error > allowed:
-        raise _blame(f"is at {temperature.value:.4g} ± {temperature.error:.2g} K, the thermostat at {case.temperature_K:g} K")
+        raise _blame(
+            f"is at {temperature.value:.4g} ± {temperature.error:.2g} K, the thermostat at {case.temperature_K:g} K"
+        )
 
 
 def _blame(what: str) -> CaseError:
@@ -148,7 +156,11 @@ def _summarise(findings: Findings, outcome: Outcome, tests: tuple[Test, ...]) ->
         wanting = "; ".join(f"{test.title} needs {test.advice}" for test in concerned)
         return f"inconclusive: {decided} of {len(tests)} tests pass and none fails, but {wanting}"
     drift = next((test for test in tests if test.observable == "energy_drift"), None)
-    numbers = f" (drift {format_estimate(drift.candidate)} meV/atom/ps, float64 {format_estimate(drift.reference)})" if drift else ""
+    numbers = (
+        f" (drift {format_estimate(drift.candidate)} meV/atom/ps, float64 {format_estimate(drift.reference)})"
+        if drift
+        else ""
+    )
     return f"pass: as float64 in all {len(tests)} tests, within their limits{numbers}"
 
 

@@ -36,7 +36,10 @@ def measure_diffusion(series: Series, atoms: ase.Atoms) -> dict[str, Estimate]:
             msd = EinsteinMSD(universe, select=f"name {symbol}", msd_type="xyz", fft=False).run()
             curve = msd.results.timeseries
             lags = np.arange(len(curve)) * stride * float(np.diff(series.frame_time_ps[:2])[0])
-            fit = slice(round(FIT_FROM * len(curve)), max(round(FIT_TO * len(curve)), round(FIT_FROM * len(curve)) + 2))
+            fit = slice(
+                round(FIT_FROM * len(curve)),
+                max(round(FIT_TO * len(curve)), round(FIT_FROM * len(curve)) + 2),
+            )
             slope = np.polyfit(lags[fit], curve[fit], 1)[0]
             values[symbol].append(slope / 6 * A2_PER_PS_IN_1E9_M2_PER_S)
     return {symbol: mean_of_independent(np.array(each)) for symbol, each in values.items()}

@@ -37,7 +37,9 @@ def compare_frames(
     """Evaluate both potentials on the frames."""
     energies, squares, slopes, largest = [], [], [], 0.0
     for frame in frames:
-        (energy, force), (true_energy, true_force) = (_evaluate(frame, each) for each in (candidate, reference))
+        (energy, force), (true_energy, true_force) = (
+            _evaluate(frame, each) for each in (candidate, reference)
+        )
         difference = 1000 * (force - true_force)
         energies.append(1000 * (energy - true_energy) / len(frame))
         squares.append(np.mean(difference**2))

@@ -50,7 +50,9 @@ def measure_bonds(series: Series, atoms: ase.Atoms) -> Estimate:
         lengths = calc_bonds(positions[topology.pairs[:, 0]], positions[topology.pairs[:, 1]], box=box)
         pairs, distances = find_contacts(positions, box)
         close = pairs[distances < FORMED * radii[pairs].sum(axis=1)]
-        changed = int((lengths > BROKEN * old).sum()) + sum(tuple(pair) not in known for pair in close.tolist())
+        changed = int((lengths > BROKEN * old).sum()) + sum(
+            tuple(pair) not in known for pair in close.tolist()
+        )
         worst = max(worst, changed)
     return Estimate(float(worst))
 

@@ -34,6 +34,9 @@ def make_universe(series: Series, atoms: ase.Atoms, frames: slice = slice(None))
         positions.append(frame)
     spacing = float(np.diff(series.frame_time_ps[:2])[0]) if len(series.frame_time_ps) > 1 else 1.0
     universe.trajectory = MemoryReader(
-        np.array(positions, dtype=np.float32), dimensions=np.array(boxes, dtype=np.float32), dt=spacing, order="fac"
+        np.array(positions, dtype=np.float32),
+        dimensions=np.array(boxes, dtype=np.float32),
+        dt=spacing,
+        order="fac",
     )
     return universe
