@@ -109,23 +109,27 @@ def compare_observable(
 def _difference(
     criterion: Criterion, mine: Estimate, theirs: Estimate | None, limits: dict[str, Limit]
 ) -> tuple[float, Estimate]:
+    """(limit, difference) in the observable's unit."""
     limit = limits[criterion.limit].value
-    if criterion.kind is Kind.BOUND:
-        return limit, mine
-    if criterion.kind is Kind.DEVIATION:
-        return limit, subtract(mine, Estimate(criterion.target))
-    if criterion.kind is Kind.RATIO:
-        floor = limits[criterion.floor].value
-        if limit * theirs.value <= floor:
-            return floor, mine
-        # candidate - (factor - 1) reference <= reference: the error of both counts
-        allowed = limit * theirs.value
-        return allowed, subtract(mine, subtract(scale(theirs, limit), Estimate(allowed)))
-    if criterion.kind is Kind.RELATIVE:
-        return max(limit * abs(theirs.value), criterion.least), subtract(mine, theirs)
-    if criterion.kind is Kind.DEFICIT:
-        return limit, subtract(theirs, mine)
-    return limit, subtract(mine, theirs)
+    match criterion.kind:
+        case Kind.BOUND:
+            difference = mine
+        case Kind.DEVIATION:
+            difference = subtract(mine, Estimate(criterion.target))
+        case Kind.RATIO:
+            factor, floor = limit, limits[criterion.floor].value
+            limit, difference = floor, mine
+            if factor * theirs.value > floor:
+                limit = factor * theirs.value
+                # the limit has the reference's error
+                difference = subtract(mine, subtract(scale(theirs, factor), Estimate(limit)))
+        case Kind.RELATIVE:
+            limit, difference = max(limit * abs(theirs.value), criterion.least), subtract(mine, theirs)
+        case Kind.DEFICIT:
+            difference = subtract(theirs, mine)
+        case _:
+            difference = subtract(mine, theirs)
+    return limit, difference
 
 
 def _reason(criterion: Criterion, limit: float, limits: dict[str, Limit]) -> str:

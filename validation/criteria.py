@@ -55,16 +55,16 @@ CRITERIA = {
         Kind.BOUND, "shadow_energy_meV_per_atom", "energy difference on its own frames (std)", "meV/atom"
     ),
     "shadow_trend": Criterion(Kind.DEVIATION, _DRIFT, "trend of the energy difference", "meV/atom/ps"),
-    "temperature": Criterion(Kind.RELATIVE, "temperature", "temperature", "K"),
+    "temperature": Criterion(Kind.DEVIATION, "temperature", "temperature over the thermostat's", target=1.0),
     "kinetic_distribution": Criterion(
-        Kind.RELATIVE, "kinetic_variance", "variance of the kinetic energy over canonical"
+        Kind.DEVIATION, "kinetic_variance", "variance of the kinetic energy over canonical", target=1.0
     ),
-    "rdf": Criterion(Kind.EXCESS, "rdf_rms", "g(r), rms distance from float64"),
+    "rdf": Criterion(Kind.BOUND, "rdf_rms", "g(r), rms distance from float64"),
     "rdf_peak_height": Criterion(Kind.RELATIVE, "rdf_peak_height", "g(r), first peak's height"),
     "rdf_peak_position": Criterion(Kind.DIFFERENCE, "rdf_peak_position_A", "g(r), first peak's position", "Å"),
     "coordination": Criterion(Kind.RELATIVE, "coordination", "coordination number", least=0.02),
     "diffusion": Criterion(Kind.RELATIVE, "diffusion", "diffusion coefficient", "1e-9 m²/s", least=0.05),
-    "vdos_overlap": Criterion(Kind.EXCESS, "vdos_overlap", "vibrational spectrum, distance from float64"),
+    "vdos_distance": Criterion(Kind.BOUND, "vdos_distance", "vibrational spectrum, distance from float64"),
     "vdos_shift": Criterion(Kind.DIFFERENCE, "vdos_shift_per_cm", "highest vibrational band, mean", "cm⁻¹"),
     "density": Criterion(Kind.RELATIVE, "density", "density", "g/cm³"),
     "pressure": Criterion(Kind.DIFFERENCE, "pressure_bar", "pressure", "bar"),

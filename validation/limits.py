@@ -124,14 +124,15 @@ _TABLE = (
     Limit(
         "temperature",
         0.02,
-        "of T",
-        "2 % are 6 K at 300 K, of the order of what separates common water models' melting points",
+        "",
+        "2 % are 6 K at 300 K, of the order of what separates good water models' melting points",
     ),
     Limit(
         "kinetic_variance",
-        0.25,
+        0.5,
         "",
-        "var(E_kin) relative to the canonical one: the Berendsen thermostat, the classic fault, lacks half of it or more",
+        "half of the canonical variance: a weak-coupling (Berendsen) thermostat with a short time constant lacks more; "
+        "finer faults are the chi-square test's",
     ),
     Limit(
         "rdf_rms",
@@ -167,10 +168,10 @@ _TABLE = (
         "of magnitude (O-H stretch: 200 cm^-1)",
     ),
     Limit(
-        "vdos_overlap",
+        "vdos_distance",
         0.1,
         "",
-        "half the integral of |difference| of spectra normalised to 1: 10 % of the modes",
+        "rms difference of the normalised spectra over the rms of the reference's: 10 %",
     ),
     Limit("density", 0.02, "of rho", "2 %: the spread of good density functionals for water is 5 % and more"),
     Limit(

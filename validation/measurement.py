@@ -8,7 +8,7 @@ import numpy as np
 from mdplugin.validation.case import Case
 from mdplugin.validation.observables import conservation, motion, structure, thermal, topology
 from mdplugin.validation.series import Failure, Series
-from mdplugin.validation.statistics import Estimate
+from mdplugin.validation.statistics import Estimate, scale
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def _measure_replica(
         "timestep_exponent": lambda: conservation.measure_exponent(main, replica.coarse),
         "momentum": lambda: conservation.measure_momentum(main, atoms, temperature),
         "reversal": lambda: conservation.measure_reversal(replica.reversal),
-        "temperature": lambda: thermal.measure_temperature(main),
+        "temperature": lambda: scale(thermal.measure_temperature(main), 1 / temperature),
         "kinetic_distribution": lambda: thermal.measure_kinetic_variance(main, temperature),
         "density": lambda: thermal.measure_density(main, float(atoms.get_masses().sum())),
         "pressure": lambda: thermal.measure_pressure(main),

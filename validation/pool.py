@@ -77,5 +77,5 @@ def _require_success(plan: RunPlan, process: subprocess.Popen, directory: Path) 
     ]
     reason = lines[-1].removeprefix("mdplugin: ") if lines else f"it ended with status {process.returncode}"
     if process.returncode < 0:
-        reason = f"it was killed by signal {-process.returncode}; run the same command again, it goes on from the last checkpoint"
+        reason = f"it was killed by signal {-process.returncode}; the same command goes on from the last checkpoint"
     raise CaseError(reason if plan.name in reason else f"run {plan.name}: {reason}")

@@ -1,31 +1,42 @@
-"""Profiles of candidate and reference (g(r), spectra) -> estimates that can be compared.
+"""Profiles of candidate and reference (g(r), spectra) -> distances with errors, and peaks in a common window.
 
-A distance of a noisy profile from another is never zero. Each run is therefore compared with the mean of the other
-replicas of the reference, candidate and reference runs alike; what the candidate's distances exceed the reference's by
-is no noise.
+The distance of two noisy profiles is never zero. With the means c and r of n_c and n_r independent blocks, whose scatter
+is s_c and s_r,
+
+    D^2 = |c - r|^2 - s_c^2 / n_c - s_r^2 / n_r
+
+has the true squared distance as its mean (the last terms are what noise adds). Its standard error is the jackknife's
+over all blocks (Efron and Stein, Ann. Stat. 9, 586 (1981)).
 """
+
+import math
 
 import numpy as np
 
 from mdplugin.validation.measurement import Measurement
 from mdplugin.validation.observables import motion, structure
-from mdplugin.validation.statistics import Estimate
+from mdplugin.validation.statistics import UNKNOWN, Estimate
 
-R_MIN_G = 1e-3  # where the reference's g is below, so near is nobody
+MIN_G = 1e-3  # where the reference's g is below, so near is nobody
 
 
 def add_profiles(candidate: Measurement, reference: Measurement) -> tuple[dict, dict]:
-    """Estimates per replica from the profiles, as (candidate's, reference's) dicts of lists by observable."""
+    """Estimates from the profiles, as (candidate's, reference's) dicts of lists by observable.
+
+    Distances belong to both sides and stand on the candidate's, once; peaks and shells on both, per replica.
+    """
     sides = ({}, {})
     for pair, own in reference.rdfs.items():
         others = candidate.rdfs.get(pair, [])
+        if not others:
+            continue
         mean = np.mean([rdf.mean for rdf in own], axis=0)
-        shell = structure.find_shell(own[0].r, mean)
+        inside = mean > MIN_G
+        blocks = [np.concatenate([rdf.g[:, inside] for rdf in rdfs]) for rdfs in (others, own)]
+        sides[0][f"rdf {pair}"] = [estimate_distance(*blocks)]
+        if (shell := structure.find_shell(own[0].r, mean)) is None:
+            continue
         for values, rdfs in zip(sides, (others, own), strict=True):
-            distances = _distances([rdf.mean for rdf in rdfs], [rdf.mean for rdf in own], _rms_where(mean))
-            values[f"rdf {pair}"] = [Estimate(distance, np.nan, 1) for distance in distances]
-            if shell is None:
-                continue
             for rdf in rdfs:
                 for name, estimate in structure.measure_shell(rdf, shell).items():
                     values.setdefault(f"{name} {pair}", []).append(estimate)
@@ -36,31 +47,35 @@ def add_profiles(candidate: Measurement, reference: Measurement) -> tuple[dict, 
 
 def _add_spectra(sides: tuple[dict, dict], candidate: Measurement, reference: Measurement) -> None:
     frequency = reference.frequency_per_cm
-    means = [spectra.mean(axis=0) for spectra in reference.spectra]
-    band = motion.find_highest_band(np.mean(means, axis=0))
-    spacing = frequency[1] - frequency[0]
+    blocks = [np.concatenate(measurement.spectra) for measurement in (candidate, reference)]
+    mean = blocks[1].mean(axis=0)
+    size = math.sqrt(float(np.mean(mean**2)))
+    sides[0]["vdos_distance"] = [estimate_distance(blocks[0] / size, blocks[1] / size)]
+    band = motion.find_highest_band(mean)
     for values, measurement in zip(sides, (candidate, reference), strict=True):
-        own = [spectra.mean(axis=0) for spectra in measurement.spectra]
-        distances = _distances(own, means, lambda difference: 0.5 * np.abs(difference).sum() * spacing)
-        values["vdos_overlap"] = [Estimate(distance, np.nan, 1) for distance in distances]
         values["vdos_shift"] = [
             motion.measure_band(spectra, frequency, band) for spectra in measurement.spectra
         ]
 
 
-def _rms_where(mean: np.ndarray):
-    inside = mean > R_MIN_G
+def estimate_distance(first: np.ndarray, second: np.ndarray) -> Estimate:
+    """Rms distance of two mean profiles, (n_blocks, n_points) each, less what their noise contributes.
 
-    def rms(difference: np.ndarray) -> float:
-        return float(np.sqrt(np.mean(difference[inside] ** 2))) if inside.any() else 0.0
+    Below zero it is zero; the error is that of the square, brought to the root from above.
+    """
+    if len(first) < 3 or len(second) < 3:
+        return UNKNOWN
+    square = _squared_distance(first, second)
+    variance = 0.0
+    for side, other in ((first, second), (second, first)):
+        n = len(side)
+        left_out = [_squared_distance(np.delete(side, index, axis=0), other) for index in range(n)]
+        variance += (n - 1) * float(np.var(left_out))
+    distance = math.sqrt(max(square, 0.0))
+    error = math.sqrt(max(square, 0.0) + math.sqrt(variance)) - distance
+    return Estimate(distance, error, len(first) + len(second) - 2)
 
-    return rms
 
-
-def _distances(profiles: list[np.ndarray], reference: list[np.ndarray], norm) -> list[float]:
-    """Norm of each profile less the mean of the reference's other replicas (those of another number)."""
-    distances = []
-    for index, profile in enumerate(profiles):
-        others = [each for other, each in enumerate(reference) if other != index % max(1, len(reference))]
-        distances.append(float(norm(profile - np.mean(others or reference, axis=0))))
-    return distances
+def _squared_distance(first: np.ndarray, second: np.ndarray) -> float:
+    noise = sum(float(side.var(axis=0, ddof=1).mean()) / len(side) for side in (first, second))
+    return float(((first.mean(axis=0) - second.mean(axis=0)) ** 2).mean()) - noise

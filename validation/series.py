@@ -23,10 +23,6 @@ class Failure:
     reason: str
 
 
-def _empty(*shape: int):
-    return field(default_factory=lambda: np.zeros(shape))
-
-
 @dataclass(frozen=True)
 class Series:
     """One run, or one segment of it; time is zero at its first step.
@@ -54,16 +50,54 @@ class Series:
     wall_s: np.ndarray
     n_atoms: int
     degrees_of_freedom: int
-    sample_time_ps: np.ndarray = _empty(0)
-    pressure_bar: np.ndarray = _empty(0)
-    volume_A3: np.ndarray = _empty(0)
-    momentum: np.ndarray = _empty(0, 3)
-    angular_momentum: np.ndarray = _empty(0, 3)
-    frame_time_ps: np.ndarray = _empty(0)
-    positions: np.ndarray = _empty(0, 0, 3)
-    cells: np.ndarray = _empty(0, 3, 3)
-    spectrum: np.ndarray = _empty(0, 0, 0)
-    frequency_per_cm: np.ndarray = _empty(0)
+    sample_time_ps: np.ndarray = field(default_factory=lambda: np.zeros((0,)))
+    pressure_bar: np.ndarray = field(default_factory=lambda: np.zeros((0,)))
+    volume_A3: np.ndarray = field(default_factory=lambda: np.zeros((0,)))
+    momentum: np.ndarray = field(
+        default_factory=lambda: np.zeros(
+            (
+                0,
+                3,
+            )
+        )
+    )
+    angular_momentum: np.ndarray = field(
+        default_factory=lambda: np.zeros(
+            (
+                0,
+                3,
+            )
+        )
+    )
+    frame_time_ps: np.ndarray = field(default_factory=lambda: np.zeros((0,)))
+    positions: np.ndarray = field(
+        default_factory=lambda: np.zeros(
+            (
+                0,
+                0,
+                3,
+            )
+        )
+    )
+    cells: np.ndarray = field(
+        default_factory=lambda: np.zeros(
+            (
+                0,
+                3,
+                3,
+            )
+        )
+    )
+    spectrum: np.ndarray = field(
+        default_factory=lambda: np.zeros(
+            (
+                0,
+                0,
+                0,
+            )
+        )
+    )
+    frequency_per_cm: np.ndarray = field(default_factory=lambda: np.zeros((0,)))
     failure: Failure | None = None
 
     @property

@@ -1,5 +1,8 @@
 """Diffusion coefficients from mean squared displacements; frequencies from spectra."""
 
+import dataclasses
+import itertools
+
 import ase
 import numpy as np
 from ase.data import atomic_masses, chemical_symbols
@@ -29,7 +32,7 @@ def measure_diffusion(series: Series, atoms: ase.Atoms) -> dict[str, Estimate]:
     edges = np.linspace(0, frames, N_BLOCKS + 1).astype(int)
     values = {symbol: [] for symbol in symbols}
     masses = atoms.get_masses()
-    for first, last in zip(edges[:-1], edges[1:], strict=True):
+    for first, last in itertools.pairwise(edges):
         stride = max(1, (last - first) // MAX_FRAMES)
         universe = make_universe(_remove_drift(series, masses), atoms, slice(first, last, stride))
         for symbol in symbols:
@@ -46,8 +49,6 @@ def measure_diffusion(series: Series, atoms: ase.Atoms) -> dict[str, Estimate]:
 
 
 def _remove_drift(series: Series, masses: np.ndarray) -> Series:
-    import dataclasses
-
     centre = (series.positions * masses[:, None]).sum(axis=1, keepdims=True) / masses.sum()
     return dataclasses.replace(series, positions=series.positions - centre)
 

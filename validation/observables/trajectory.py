@@ -25,13 +25,12 @@ def make_universe(series: Series, atoms: ase.Atoms, frames: slice = slice(None))
     positions, boxes = [], []
     for frame, vectors in zip(series.positions[frames], series.cells[frames], strict=True):
         cell = Cell(vectors)
-        if cell.rank == 3:
-            standard, rotation = cell.standard_form()
-            frame = frame @ rotation.T
-            boxes.append(standard.cellpar())
-        else:
-            boxes.append(np.zeros(6))
-        positions.append(frame)
+        has_volume = cell.rank == 3
+        turned = (
+            cell.scaled_positions(frame) @ Cell.fromcellpar(cell.cellpar()).array if has_volume else frame
+        )
+        positions.append(turned)
+        boxes.append(cell.cellpar() if has_volume else np.zeros(6))
     spacing = float(np.diff(series.frame_time_ps[:2])[0]) if len(series.frame_time_ps) > 1 else 1.0
     universe.trajectory = MemoryReader(
         np.array(positions, dtype=np.float32),
