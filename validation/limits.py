@@ -183,10 +183,10 @@ _TABLE = (
     Limit("volume_fluctuation", 0.5, "of std(V)", "a factor of 1.5 in std(V), of 2 in the compressibility"),
     Limit(
         "bonds_changed",
-        0.0,
+        0.5,
         "",
         "bonds of the first frame broken (longer than 1.5 times the covalent radii) or new ones formed (shorter than "
-        "1.1 times) where float64 changes none",
+        "1.1 times), per run and beyond what float64 changes: less than one in two runs",
     ),
     Limit("minimum_distance_A", 0.1, "Å", "how much closer than in float64 two atoms may come"),
 )

@@ -1,5 +1,6 @@
 """File or name -> a potential that both engines can run: the artifact to judge, or its float64 reference."""
 
+import copy
 import functools
 import hashlib
 import os
@@ -41,9 +42,9 @@ class Potential:
     source: dict | None = None
 
     def make_calculator(self) -> Calculator:
-        """A calculator without history: of an artifact a new one, with a neighbour list of its own."""
+        """A calculator without history: of an artifact one with a neighbour list of its own."""
         if self.path is None:
-            return self.calculator
+            return copy.deepcopy(self.calculator)
         return mdplugin.MACEQuantCalculator(self._artifact, threads=self.threads)
 
     @functools.cached_property

@@ -61,7 +61,9 @@ def _add_spectra(sides: tuple[dict, dict], candidate: Measurement, reference: Me
 def estimate_distance(first: np.ndarray, second: np.ndarray) -> Estimate:
     """Rms distance of two mean profiles, (n_blocks, n_points) each, less what their noise contributes.
 
-    Below zero it is zero; the error is that of the square, brought to the root from above.
+    Below zero it is zero. With s the error of D^2 the error of D is s / max(D, sqrt(s)), which makes tests of D no more
+    liberal than tests of D^2, on either side of a limit: D - L > t s / D implies D^2 - L^2 > t s, and D + t s / D < L
+    implies D^2 + t s < L^2.
     """
     if len(first) < 3 or len(second) < 3:
         return UNKNOWN
@@ -71,8 +73,8 @@ def estimate_distance(first: np.ndarray, second: np.ndarray) -> Estimate:
         n = len(side)
         left_out = [_squared_distance(np.delete(side, index, axis=0), other) for index in range(n)]
         variance += (n - 1) * float(np.var(left_out))
-    distance = math.sqrt(max(square, 0.0))
-    error = math.sqrt(max(square, 0.0) + math.sqrt(variance)) - distance
+    distance, spread = math.sqrt(max(square, 0.0)), math.sqrt(variance)
+    error = spread / max(distance, math.sqrt(spread)) if spread > 0 else 0.0
     return Estimate(distance, error, len(first) + len(second) - 2)
 
 
