@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mdplugin.validation.comparison import Outcome, compare_observable, judge_tests
+from mdplugin.validation.comparison import Outcome, combine_pairs, compare_observable, judge_tests
 from mdplugin.validation.criteria import CRITERIA, Kind, find_criterion
 from mdplugin.validation.limits import LIMITS, set_limits
 from mdplugin.validation.statistics import Estimate
@@ -98,6 +98,18 @@ def test_a_candidate_at_a_limit_passes_no_more_often_than_stated():
 def test_a_candidate_far_beyond_a_limit_fails_and_one_far_within_passes():
     assert all(Outcome.FAIL in outcomes for outcomes in count_outcomes(12.0, 2.0, 50))
     assert all(outcomes == {Outcome.PASS} for outcomes in count_outcomes(0.0, 10.0, 50))
+
+
+def test_pairs_cancel_what_replicas_have_in_common():
+    # two replicas of very different energy, in both of which the candidate fluctuates four times as much
+    reference = [Estimate(0.02, 1e-3, 10), Estimate(0.2, 1e-3, 10)]
+    candidate = [Estimate(0.08, 1e-3, 10), Estimate(0.8, 1e-3, 10)]
+    same = [Estimate(0.021, 1e-3, 10), Estimate(0.201, 1e-3, 10)]
+    for estimates, outcome in ((candidate, Outcome.FAIL), (same, Outcome.PASS)):
+        test = compare_observable("energy_fluctuation", estimates, reference, LIMITS)
+        assert judge_tests([test], LIMITS)[0].outcome is outcome
+        assert abs(test.limit - math.sqrt(2) * 0.11) <= 1e-12
+    assert abs(combine_pairs(candidate, reference).value - 0.33) <= 1e-12
 
 
 def test_every_criterion_names_limits_that_exist_and_every_limit_has_a_reason():

@@ -1,5 +1,8 @@
 """Estimates of candidate and reference -> tests: difference, error, effect size, p-values, outcome, advice.
 
+Replicas are compared in pairs: replica i of the candidate with replica i of the reference, which start from the same
+state. At constant energy replicas differ for good, and only pairs cancel that.
+
 With a difference d, its standard error s and a limit D two questions are asked of Student's t distribution:
 
     fail   is |true difference| > D?   p_fail = P(|t s + D| >= |d|) under |true difference| = D, small if beyond
@@ -22,7 +25,7 @@ from scipy import stats
 
 from mdplugin.validation.criteria import Criterion, Kind, find_criterion
 from mdplugin.validation.limits import Limit
-from mdplugin.validation.statistics import Estimate, combine_replicas, scale, subtract
+from mdplugin.validation.statistics import UNKNOWN, Estimate, combine_replicas, subtract
 
 
 class Outcome(enum.StrEnum):
@@ -44,8 +47,10 @@ class Test:
     Attributes:
         observable: its name. title, unit: for people.
         candidate, reference: means over replicas; reference is None where an absolute limit is set.
-        difference: with error and degrees of freedom, signed so that more is worse where only one side is.
-        limit: largest difference that does not matter, in `unit`. reason: of the limit.
+        difference: with error and degrees of freedom, signed so that more is worse where only one side is; of a RATIO
+            the logarithm of candidate over reference.
+        allowed: largest difference that does not matter.
+        limit: the same for people, in `unit`; of a RATIO the largest candidate. reason: of the limit.
         effect: difference over the reference's scatter between runs (Glass's Delta); NaN if that is not known.
         p_fail: probability of a difference as large as this if the true one is at the limit, uncorrected.
         p_corrected: the same, corrected for all tests of the case.
@@ -60,6 +65,7 @@ class Test:
     candidate: Estimate
     reference: Estimate | None
     difference: Estimate
+    allowed: float
     limit: float
     reason: str
     effect: float
@@ -83,8 +89,8 @@ def compare_observable(
     mine = combine_replicas(candidate)
     compares = criterion.kind not in (Kind.BOUND, Kind.DEVIATION)
     theirs = combine_replicas(reference) if compares else None
-    limit, difference = _difference(criterion, mine, theirs, limits)
-    p_fail, p_pass = _p_values(difference, limit, one_sided=criterion.kind in ONE_SIDED)
+    difference, allowed, limit = _difference(criterion, candidate, reference, limits)
+    p_fail, p_pass = _p_values(difference, allowed, one_sided=criterion.kind in ONE_SIDED)
     scatter = (
         float(np.std([each.value for each in reference], ddof=1))
         if compares and len(reference) > 1
@@ -98,6 +104,7 @@ def compare_observable(
         candidate=mine,
         reference=theirs,
         difference=difference,
+        allowed=allowed,
         limit=limit,
         reason=_reason(criterion, limit, limits),
         effect=abs(difference.value) / scatter if scatter > 0 else math.nan,
@@ -107,29 +114,45 @@ def compare_observable(
 
 
 def _difference(
-    criterion: Criterion, mine: Estimate, theirs: Estimate | None, limits: dict[str, Limit]
-) -> tuple[float, Estimate]:
-    """(limit, difference) in the observable's unit."""
+    criterion: Criterion,
+    candidate: Sequence[Estimate],
+    reference: Sequence[Estimate],
+    limits: dict[str, Limit],
+) -> tuple[Estimate, float, float]:
+    """(difference, allowed, limit), as `Test` has them."""
     limit = limits[criterion.limit].value
     match criterion.kind:
         case Kind.BOUND:
-            difference = mine
+            difference = combine_replicas(candidate)
         case Kind.DEVIATION:
-            difference = subtract(mine, Estimate(criterion.target))
+            difference = subtract(combine_replicas(candidate), Estimate(criterion.target))
         case Kind.RATIO:
             factor, floor = limit, limits[criterion.floor].value
-            limit, difference = floor, mine
-            if factor * theirs.value > floor:
-                limit = factor * theirs.value
-                # the limit has the reference's error
-                difference = subtract(mine, subtract(scale(theirs, factor), Estimate(limit)))
+            limit, difference = floor, combine_replicas(candidate)
+            if (largest := factor * combine_replicas(reference).value) > floor:
+                logarithms = combine_pairs(
+                    *([_logarithm(each) for each in side] for side in (candidate, reference))
+                )
+                return logarithms, math.log(factor), largest
         case Kind.RELATIVE:
-            limit, difference = max(limit * abs(theirs.value), criterion.least), subtract(mine, theirs)
+            limit = max(limit * abs(combine_replicas(reference).value), criterion.least)
+            difference = combine_pairs(candidate, reference)
         case Kind.DEFICIT:
-            difference = subtract(theirs, mine)
+            difference = combine_pairs(reference, candidate)
         case _:
-            difference = subtract(mine, theirs)
-    return limit, difference
+            difference = combine_pairs(candidate, reference)
+    return difference, limit, limit
+
+
+def _logarithm(estimate: Estimate) -> Estimate:
+    if not estimate.value > 0:
+        return UNKNOWN
+    return Estimate(math.log(estimate.value), estimate.error / estimate.value, estimate.dof)
+
+
+def combine_pairs(first: Sequence[Estimate], second: Sequence[Estimate]) -> Estimate:
+    """Mean of first - second over the replicas, which are in the same order."""
+    return combine_replicas([subtract(*pair) for pair in zip(first, second, strict=True)])
 
 
 def _reason(criterion: Criterion, limit: float, limits: dict[str, Limit]) -> str:
@@ -191,7 +214,7 @@ def _advise(test: Test, level: float) -> str:
     """How many times more data a decision needs, if the difference stays what it is."""
     if not test.difference.is_known:
         return "too few samples for an error bar: longer runs"
-    gap = abs(test.limit - abs(test.difference.value))
+    gap = abs(test.allowed - abs(test.difference.value))
     factor = (test.difference.error * stats.norm.isf(level) / gap) ** 2 if gap > 0 else math.inf
     if factor > MAX_FACTOR:
         return "the difference is as large as the limit: no length of run will tell"
