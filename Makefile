@@ -4,9 +4,11 @@ PYTHON  ?= python3.11
 BIN     := $(VENV)/bin
 # On machines where PyPI's torch is the CUDA build: make setup TORCH_OPTIONS="--index-url <PyTorch's CPU wheels>"
 TORCH_OPTIONS ?=
+# precision policies of the production table
+POLICIES ?= fp64 fp32
 SOURCES := $(shell find mdplugin lammps_pair validation -type f -not -name '*.pyc') pyproject.toml
 
-.PHONY: setup demo test test-slow lint format validate clean
+.PHONY: setup demo test test-slow lint format validate validate-water clean
 
 setup: $(VENV)/.installed
 
@@ -38,9 +40,14 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# all four ensembles of the bundled water in fp32: about 20 minutes on two cores; the same command resumes
 validate: setup
 	$(BIN)/mdplugin export water -o water-fp32.pt --precision fp32
-	$(BIN)/mdplugin validate nve --model water-fp32.pt --reference water --engine lammps --steps 2000 -o validate-nve
+	$(BIN)/mdplugin validate all --model water-fp32.pt --reference water -o validate-all
+
+# the table of docs/validation.md: NVE of 10 ps and NVT of 20 ps, three replicas of each policy; hours; resumes
+validate-water: setup
+	$(BIN)/python -P examples/validate_water.py --policies $(POLICIES) --output validate-water
 
 clean:
-	rm -rf $(VENV) build dist demo validate-nve water-fp32.pt .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist demo validate-all validate-water water-fp32.pt .pytest_cache .ruff_cache

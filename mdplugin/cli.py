@@ -1,4 +1,4 @@
-"""The command `mdplugin`: one function per verb. Exit status: 0 done or pass, 1 fail, 3 error.
+"""The command `mdplugin`: one function per verb. Exit status: 0 done or pass, 1 fail, 2 inconclusive, 3 error.
 
 Verbs import what they need when they run, so that `mdplugin --help` answers at once.
 """
@@ -38,7 +38,7 @@ def build_parser() -> Parser:
     _add_export(verbs)
     _add_inspect(verbs)
     _add_compare(verbs)
-    validate = verbs.add_parser("validate", help="run molecular dynamics and judge its energy conservation")
+    validate = verbs.add_parser("validate", help="run molecular dynamics beside float64 and judge it")
     _add_validate(validate)
     verbs.add_parser(
         "lmp",

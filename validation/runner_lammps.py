@@ -12,10 +12,11 @@ from ase import units
 
 from mdplugin.errors import CaseError
 from mdplugin.validation import lammps_input
+from mdplugin.validation.case import REFERENCE
 from mdplugin.validation.engine import Engine
 from mdplugin.validation.lammps_output import count_lines, last_step, read_dump, read_table
 from mdplugin.validation.plan import REVERSAL, Segment
-from mdplugin.validation.recorder import sampling_steps
+from mdplugin.validation.recorder import recording_steps
 from mdplugin.validation.series import Failure, Series, find_collapse
 from mdplugin.validation.spectrum import power_spectra
 from mdplugin.validation.systems import count_degrees_of_freedom
@@ -40,7 +41,7 @@ class LammpsEngine(Engine):
         with start.open("rb") as file:
             from_data = file.read(8) == b"mdplugin"
         place(start, scratch / (lammps_input.START_DATA if from_data else lammps_input.START_RESTART))
-        model = f"{segment.potential}.pt"
+        model = "reference.pt" if segment.potential == REFERENCE else "candidate.pt"  # LAMMPS mangles labels
         place(self.potentials[segment.potential].path, scratch / model)
         script = lammps_input.write_segment(self.case, self.atoms, segment, model, from_data=from_data)
         (scratch / "segment.in").write_text(script)
@@ -56,7 +57,7 @@ class LammpsEngine(Engine):
         Raises:
             CaseError: it was killed, or refused the input.
         """
-        command = [sys.executable, "-m", "mdplugin.validation.lammps_process", "segment.in", LOG]
+        command = [sys.executable, "-P", "-m", "mdplugin.validation.lammps_process", "segment.in", LOG]
         energies = scratch / lammps_input.ENERGIES
         process = subprocess.Popen(
             [*command, str(os.getpid()), str(self.case.ranks)],
@@ -111,7 +112,7 @@ class LammpsEngine(Engine):
         if not self.atoms.pbc.all():
             samples[:, 1:3] = np.nan  # LAMMPS's box around a cluster has no physical volume
         _, frames, cells = read_dump(scratch / lammps_input.FRAMES, n_atoms)
-        frame_every = sampling_steps(self.case, segment)[1]
+        frame_every = recording_steps(self.case, segment)[1]
         frequency, spectrum = self._read_spectrum(segment, scratch)
         return Series(
             time_ps=time_ps,
@@ -146,7 +147,7 @@ class LammpsEngine(Engine):
     def _require_whole(self, segment: Segment, scratch: Path, total: int) -> None:
         """Raise CaseError if a run that ended well left another number of lines: LAMMPS ignores a full disk."""
         frame = lammps_input.DUMP_HEADER_LINES + len(self.atoms)
-        sample_every, frame_every = sampling_steps(self.case, segment)
+        sample_every, frame_every = recording_steps(self.case, segment)
         turns = 1 if segment.phase == REVERSAL else 0
         expected = {
             lammps_input.ENERGIES: 1 + total + 1 + turns,  # a title, and step 0

@@ -86,10 +86,11 @@ def measure_gradient(frames: list[ase.Atoms], calculator: Calculator) -> Estimat
         if not size > 0:
             return UNKNOWN
         start, energies = atoms.positions.copy(), []
-        for step in (GRADIENT_STEP_A, -GRADIENT_STEP_A):
+        length = GRADIENT_STEP_A * np.sqrt(forces.size)
+        for step in (length, -length):
             atoms.positions = start + step * forces / size
             energies.append(atoms.get_potential_energy())
-        ratios.append((energies[1] - energies[0]) / (2 * GRADIENT_STEP_A) / size)
+        ratios.append((energies[1] - energies[0]) / (2 * length) / size)
     return mean_of_independent(np.array(ratios))
 
 
