@@ -60,7 +60,7 @@ def _add_export(verbs) -> None:
         "Before it is written it is compared with mace-torch in float64.",
         epilog="example: mdplugin export water.model -o water-fp32.pt --precision fp32",
     )
-    parser.add_argument("source", help="a .model file of mace-torch, or a bundled potential: water")
+    parser.add_argument("source", help="a .model file of mace-torch, or a bundled potential: water, silicon")
     parser.add_argument(
         "-o", "--output", type=Path, required=True, help="the artifact to write, e.g. water-fp32.pt"
     )

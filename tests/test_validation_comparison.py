@@ -38,7 +38,11 @@ def test_there_are_three_outcomes_and_the_middle_one_says_how_much_more():
     unsure = judge_drift(0.2 * DRIFT, 2 * DRIFT)
     assert unsure.outcome is Outcome.INCONCLUSIVE
     # passes when 1.645 errors fit into the 0.8 limits that are left: (2 1.645 / 0.8)^2 = 16.9 times
-    assert unsure.advice == "about 17 times the length, or the replicas"
+    # a slope's variance falls with the third power of the length: 16.9^(1/3) = 2.6
+    assert unsure.advice == "about 2.6 times the length, or 17 times the replicas"
+    mean = compare_observable("density", exact(1.0, 0.02), exact(1.0, 0.0), LIMITS)
+    # limit 0.02: (1.645)^2 = 2.7
+    assert judge_tests([mean], LIMITS)[0].advice == "about 3 times the length, or the replicas"
 
 
 def test_more_data_by_the_advice_decide():

@@ -117,9 +117,11 @@ def assert_same(first, second):
 @pytest.mark.skipif(
     sys.platform != "linux", reason="reads /proc; only Linux kills children with their parent"
 )
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)], ids=lambda n: n.name
+)
 def test_a_validation_that_is_killed_leaves_no_orphans_and_goes_on_bit_for_bit(tmp_path, number):
-    path = write_case(tmp_path, "lammps", length_ps=8.0, checkpoint_ps=1.0)
+    path = write_case(tmp_path, "lammps", length_ps=2.4, checkpoint_ps=1.2)
     interrupted, whole = tmp_path / "interrupted", tmp_path / "whole"
     validation = start(path, interrupted)
     try:

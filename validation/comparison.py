@@ -220,4 +220,6 @@ def _advise(test: Test, level: float) -> str:
         return "the difference is as large as the limit: no length of run will tell"
     # few degrees of freedom alone can keep a sufficient error from deciding
     factor = max(2.0, factor)
+    if find_criterion(test.observable).is_slope:  # its variance falls with the third power of the length
+        return f"about {factor ** (1 / 3):.1f} times the length, or {math.ceil(factor)} times the replicas"
     return f"about {math.ceil(factor)} times the length, or the replicas"

@@ -25,6 +25,7 @@ class Criterion:
         limit: name in limits.py. floor: name of a limit below which nothing matters, for RATIO.
         title: for people. unit: of the observable.
         target: for DEVIATION. least: smallest limit in the observable's unit, for RELATIVE.
+        is_slope: a slope in time, whose error falls faster with the length of a run than a mean's.
     """
 
     kind: Kind
@@ -34,12 +35,15 @@ class Criterion:
     floor: str = ""
     target: float = 0.0
     least: float = 0.0
+    is_slope: bool = False
 
 
 _DRIFT = "drift_meV_per_atom_per_ps"
 CRITERIA = {
-    "energy_drift": Criterion(Kind.DIFFERENCE, _DRIFT, "drift of the conserved energy", "meV/atom/ps"),
-    "drift_ratio": Criterion(Kind.BOUND, "drift_ratio", "drift against thermal fluctuation"),
+    "energy_drift": Criterion(
+        Kind.DIFFERENCE, _DRIFT, "drift of the conserved energy", "meV/atom/ps", is_slope=True
+    ),
+    "drift_ratio": Criterion(Kind.BOUND, "drift_ratio", "drift against thermal fluctuation", is_slope=True),
     "energy_fluctuation": Criterion(
         Kind.RATIO, "fluctuation_factor", "fluctuation of the total energy", "meV/atom",
         floor="fluctuation_floor_meV_per_atom",
@@ -54,7 +58,9 @@ CRITERIA = {
     "shadow_energy": Criterion(
         Kind.BOUND, "shadow_energy_meV_per_atom", "energy difference on its own frames (std)", "meV/atom"
     ),
-    "shadow_trend": Criterion(Kind.DEVIATION, _DRIFT, "trend of the energy difference", "meV/atom/ps"),
+    "shadow_trend": Criterion(
+        Kind.DEVIATION, _DRIFT, "trend of the energy difference", "meV/atom/ps", is_slope=True
+    ),
     "temperature": Criterion(Kind.DEVIATION, "temperature", "temperature over the thermostat's", target=1.0),
     "kinetic_distribution": Criterion(
         Kind.DEVIATION, "kinetic_variance", "variance of the kinetic energy over canonical", target=1.0

@@ -14,6 +14,7 @@ from mdplugin.validation.statistics import Estimate, combine_replicas, scale
 
 P_VALUE = "kinetic_p_value"
 COMPLETED = "completed"
+MAX_NAMED = 3  # undecided tests in the sentence; the table has them all
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,8 @@ def _summarise(findings: Findings, outcome: Outcome, tests: tuple[Test, ...]) ->
         )
     decided = len(tests) - len(concerned)
     if outcome is Outcome.INCONCLUSIVE:
-        wanting = "; ".join(f"{test.title}: {test.advice}" for test in concerned)
+        wanting = "; ".join(f"{test.title}: {test.advice}" for test in concerned[:MAX_NAMED])
+        wanting += f"; and {len(concerned) - MAX_NAMED} more" if len(concerned) > MAX_NAMED else ""
         return f"inconclusive: {decided} of {len(tests)} tests pass and none fails; to decide the others: {wanting}"
     drift = next((test for test in tests if test.observable == "energy_drift"), None)
     numbers = (

@@ -70,9 +70,7 @@ def measure_reversal(series: Series) -> Estimate:
     return Estimate(float(np.sqrt(((series.positions[-1] - series.positions[0]) ** 2).sum(axis=1).mean())))
 
 
-GRADIENT_STEP_A = (
-    0.01  # along the unit vector in 3 N dimensions: truncation below 1e-5, rounding of fp32 below 1e-4
-)
+GRADIENT_STEP_A = 5e-4  # rms per coordinate: truncation below 1e-4, rounding of fp32 below 1e-4
 
 
 def measure_gradient(frames: list[ase.Atoms], calculator: Calculator) -> Estimate:
