@@ -2,17 +2,29 @@
 
 import json
 
+import ase
 import ase.io
 import numpy as np
 import pytest
 from scipy import stats
-from validation_toys import Argon, Faulty, add_curl, add_friction, add_noise, argon_box, break_at
+from validation_toys import (
+    Argon,
+    Faulty,
+    Spring,
+    SPRING_eV_PER_A2,
+    add_curl,
+    add_friction,
+    add_noise,
+    argon_box,
+    break_at,
+)
 
 from mdplugin.errors import CaseError
 from mdplugin.validation.case import Case
 from mdplugin.validation.limits import LIMITS
 from mdplugin.validation.potential import Potential
 from mdplugin.validation.report import read_report
+from mdplugin.validation.runner_ase import AseEngine
 from mdplugin.validation.study import compare_potentials
 from mdplugin.validation.systems import Structure
 
@@ -147,8 +159,6 @@ def test_one_bad_candidate_fails_the_case(nve_report):
 
 
 def test_a_wrong_timestep_of_the_candidate_is_caught(box, tmp_path, monkeypatch):
-    from mdplugin.validation.runner_ase import AseEngine
-
     make_dynamics = AseEngine._make_dynamics
 
     def make_slow(engine, atoms, segment, barostat):
@@ -187,6 +197,36 @@ def test_nvt_passes_what_is_sound_and_catches_another_structure(box, tmp_path):
     assert "fail" not in sound.values() and sound["energy_drift"] == "pass"
     other = {test.observable: str(test.outcome) for test in verdict_on(report, "smaller").tests}
     assert other["rdf Ar-Ar"] == "fail"
+
+
+def test_a_softer_bond_and_a_wrong_mass_are_caught(tmp_path, monkeypatch):
+    """H2 on a spring: 1 % softer shows in the forces, deuterium's mass, with the right forces, in the spectrum."""
+    make_dynamics = AseEngine._make_dynamics
+
+    def make_heavy(engine, atoms, segment, barostat):
+        if segment.potential == "heavy":
+            atoms.set_masses([2.014, 2.014])
+        return make_dynamics(engine, atoms, segment, barostat)
+
+    monkeypatch.setattr(AseEngine, "_make_dynamics", make_heavy)
+    atoms = ase.Atoms("H2", positions=[[0, 0, 0], [0.76, 0, 0]])
+    ase.io.write(tmp_path / "h2.xyz", atoms)
+    case = Case(
+        "nvt", ("softer.pt", "heavy.pt"), "spring", "ase", temperature_K=300, length_ps=2.0, checkpoint_ps=0.5,
+        equilibration_ps=0.0, observables=("vdos", "shadow"),
+    )  # fmt: skip
+    calculators = {
+        "softer": Spring(constant=0.99 * SPRING_eV_PER_A2),
+        "heavy": Spring(),
+        "reference": Spring(),
+    }
+    potentials = {label: Potential(label, calculator) for label, calculator in calculators.items()}
+    report = compare_potentials(case, Structure(tmp_path / "h2.xyz", atoms), potentials, tmp_path)
+    failed = {
+        v.label: {test.observable for test in v.tests if test.outcome == "fail"} for v in report.verdicts
+    }
+    assert "force_slope" in failed["softer"]
+    assert "vdos_shift" in failed["heavy"] and "force_slope" not in failed["heavy"]
 
 
 def test_nan_gives_a_verdict_that_names_the_step(box, tmp_path):

@@ -48,11 +48,12 @@ def add_profiles(candidate: Measurement, reference: Measurement) -> tuple[dict, 
 def _add_spectra(sides: tuple[dict, dict], candidate: Measurement, reference: Measurement) -> None:
     frequency = reference.frequency_per_cm
     blocks = [np.concatenate(measurement.spectra) for measurement in (candidate, reference)]
-    mean = blocks[1].mean(axis=0)
-    size = math.sqrt(float(np.mean(mean**2)))
+    size = math.sqrt(float(np.mean(blocks[1].mean(axis=0) ** 2)))
     sides[0]["vdos_distance"] = [estimate_distance(blocks[0] / size, blocks[1] / size)]
-    band = motion.find_highest_band(mean)
-    for values, measurement in zip(sides, (candidate, reference), strict=True):
+    for values, measurement, block in zip(sides, (candidate, reference), blocks, strict=True):
+        band = motion.find_highest_band(
+            block.mean(axis=0)
+        )  # its own: a shifted band has left the other's range
         values["vdos_shift"] = [
             motion.measure_band(spectra, frequency, band) for spectra in measurement.spectra
         ]
