@@ -349,8 +349,10 @@ def test_a_directory_is_not_given_to_another_case(tmp_path, changes, message):
     with pytest.raises(CaseError, match=message):
         prepare(case.replace(**changes), tmp_path / "report")
     save_morse(tmp_path / "morse.pt", break_at=1)  # another artifact under the same name
-    with pytest.raises(CaseError, match="another case"):
+    placed = (tmp_path / "report" / "models" / "morse.pt").read_bytes()
+    with pytest.raises(CaseError, match=r"another case \(morse: another file there"):
         prepare(case, tmp_path / "report")
+    assert (tmp_path / "report" / "models" / "morse.pt").read_bytes() == placed  # refused before anything is touched
 
 
 def test_two_processes_do_not_work_on_one_run(tmp_path):

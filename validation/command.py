@@ -55,7 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--plan", action="store_true", help="write the case and its commands, run nothing")
     add("--collect", action="store_true", help="judge the runs in DIR")
     add("--certify", action="store_true", help="write the verdict into the artifacts' manifests")
-    add("--json", action="store_true", help="print report.json instead of the summary")
+    add(
+        "--json", action="store_true", help="print report.json instead of the summary; a list of them for all"
+    )
     add("--quiet", action="store_true", help="no progress bar")
     add("--run", dest="run_name", metavar="NAME", help="do one run of a planned case (what --plan writes)")
     add("--parent", type=int, help=argparse.SUPPRESS)  # the process to end with
@@ -161,17 +163,12 @@ def _run_one(arguments: argparse.Namespace) -> int:
 
 def _finish(reports: list, arguments: argparse.Namespace) -> int:
     """Print the verdicts, certify, and give the worst exit status: fail before inconclusive before pass."""
-    from mdplugin.validation.report import REPORT_HTML
-
-    for report in reports:
-        if arguments.json:
-            print(report.to_json(), end="")
-            continue
-        for verdict in report.verdicts:
-            for test in verdict.tests:
-                print(f"{test.outcome:12}  {test.title}: {_describe(test)}")
-            print(f"{report.case.ensemble}, {verdict.label}: {verdict.sentence}")
-        print(f"report: {report.directory / REPORT_HTML}")
+    if arguments.json:
+        texts = [report.to_json().rstrip() for report in reports]
+        print(texts[0] if len(texts) == 1 else "[" + ",\n".join(texts) + "]")
+    else:
+        for report in reports:
+            _print_summary(report)
     if arguments.quick and not arguments.json:
         print(QUICK_NOTE)
     if arguments.certify:
@@ -181,6 +178,16 @@ def _finish(reports: list, arguments: argparse.Namespace) -> int:
             print(line, file=sys.stderr)
     statuses = [report.exit_status for report in reports]
     return 1 if 1 in statuses else max(statuses)
+
+
+def _print_summary(report) -> None:
+    from mdplugin.validation.report import REPORT_HTML
+
+    for verdict in report.verdicts:
+        for test in verdict.tests:
+            print(f"{test.outcome:12}  {test.title}: {_describe(test)}")
+        print(f"{report.case.ensemble}, {verdict.label}: {verdict.sentence}")
+    print(f"report: {report.directory / REPORT_HTML}")
 
 
 def _describe(test) -> str:

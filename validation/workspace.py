@@ -25,6 +25,7 @@ from mdplugin.validation.potential import (
     Potential,
     export_reference,
     hash_file,
+    is_artifact,
     require_elements,
     require_reference_precision,
 )
@@ -53,6 +54,11 @@ def prepare(case: Case, directory: Path) -> None:
     for model in case.models:
         require_elements(structure.atoms, model)
     require_reference_precision(case.reference)
+    hashes = {label: hash_file(model) for label, model in zip(case.labels, case.models, strict=True)}
+    hashes["structure"] = hash_file(structure.path)
+    if is_artifact(case.reference):
+        hashes[REFERENCE] = hash_file(case.reference)
+    _require_same_case(case, hashes, directory)
     try:
         (directory / MODELS).mkdir(parents=True, exist_ok=True)
         for label, model in zip(case.labels, case.models, strict=True):
@@ -60,35 +66,36 @@ def prepare(case: Case, directory: Path) -> None:
         reference = directory / MODELS / f"{REFERENCE}.pt"
         if not reference.is_file():
             export_reference(case.reference, reference, manifests[0].head)
+        hashes[REFERENCE] = hash_file(reference)
         require_elements(structure.atoms, reference)
-        _write_case(case, structure, directory)
+        shutil.copyfile(structure.path, directory / f"structure{structure.path.suffix}")
+        _write_case(case, hashes, directory / CASE_FILE)
     except OSError as error:
         raise CaseError(
             f"cannot write {directory}: {error.strerror or error}; make room, or choose a writable directory with -o"
         ) from error
 
 
-def _write_case(case: Case, structure: Structure, directory: Path) -> None:
-    """Write case.json, or check that the one that is there is the same case, grown at most."""
-    hashes = {label: hash_file(directory / MODELS / f"{label}.pt") for label in (REFERENCE, *case.labels)}
-    hashes["structure"] = hash_file(structure.path)
+def _require_same_case(case: Case, hashes: dict[str, str], directory: Path) -> None:
+    """Raise CaseError if `directory` holds a case that is not this one, grown at most."""
     path = directory / CASE_FILE
-    if path.is_file():
-        stored = json.loads(path.read_text())
-        old, new = stored["case"], describe_case(case)
-        changed = [name for name in new if name not in MAY_GROW and name not in ("reference", "structure")]
-        changed = [name for name in changed if new[name] != old.get(name)]
-        changed += [
-            name for name, value in stored["sha256"].items() if name in hashes and hashes[name] != value
-        ]
-        shrunk = [name for name in ("length_ps", "replicas") if new[name] < old[name]]
-        if changed or shrunk:
-            name = (changed or shrunk)[0]
-            raise CaseError(
-                f"{directory} holds another case ({name}: {old.get(name, 'another file')} there, "
-                f"{new.get(name, 'another file')} asked for): choose another directory with -o, or remove it"
-            )
-    shutil.copyfile(structure.path, directory / f"structure{structure.path.suffix}")
+    if not path.is_file():
+        return
+    stored = json.loads(path.read_text())
+    old, new = stored["case"], describe_case(case)
+    changed = [name for name in new if name not in MAY_GROW and name not in ("reference", "structure")]
+    changed = [name for name in changed if new[name] != old.get(name)]
+    changed += [name for name, value in stored["sha256"].items() if name in hashes and hashes[name] != value]
+    changed += [name for name in ("length_ps", "replicas") if new[name] < old[name]]
+    if changed:
+        name = changed[0]
+        raise CaseError(
+            f"{directory} holds another case ({name}: {old.get(name, 'another file')} there, "
+            f"{new.get(name, 'another file')} asked for): choose another directory with -o, or remove it"
+        )
+
+
+def _write_case(case: Case, hashes: dict[str, str], path: Path) -> None:
     part = path.with_suffix(".part")
     part.write_text(
         json.dumps({"schema": SCHEMA, "case": describe_case(case), "sha256": hashes}, indent=1) + "\n"
