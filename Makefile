@@ -40,7 +40,7 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# all four ensembles of the bundled water in fp32: about 20 minutes on two cores; the same command resumes
+# all four ensembles of the bundled water in fp32: meant for 20 minutes on two cores (not timed on an idle machine yet); resumes
 validate: setup
 	$(BIN)/mdplugin export water -o water-fp32.pt --precision fp32
 	$(BIN)/mdplugin validate all --model water-fp32.pt --reference water -o validate-all
