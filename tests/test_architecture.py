@@ -148,6 +148,40 @@ def test_validation_uses_public_names_alone():
         assert "mace" not in other, path
 
 
+# the data flow of docs/validation.md: a module imports nothing that stands in a later row
+VALIDATION_FLOW = (
+    {"limits", "progress", "statistics", "stage", "lammps_process", "spectrum"},
+    {"case", "criteria", "potential", "page", "figures"},
+    {"case_file", "plan", "series", "systems", "comparison", "observables"},
+    {"engine", "recorder", "measurement", "verdict", "provenance"},
+    {"lammps_input", "runner_ase", "profiles", "report"},
+    {"lammps_output", "runner_lammps", "certificate"},
+    {"chain"},
+    {"pool", "workspace"},
+    {"study"},
+    {"command"},
+)
+
+
+def imported_validation_modules(path):
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("mdplugin.validation"):
+            rest = node.module.removeprefix("mdplugin.validation").lstrip(".")
+            names |= {rest.partition(".")[0]} if rest else {alias.name for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("validation/**/*.py")), ids=lambda path: path.name)
+def test_validation_reads_like_its_data_flow(path):
+    name = path.relative_to(ROOT / "validation").parts[0].removesuffix(".py")
+    if name == "__init__":
+        return
+    row = next(index for index, names in enumerate(VALIDATION_FLOW) if name in names)
+    allowed = set().union(*VALIDATION_FLOW[: row + 1])
+    assert imported_validation_modules(path) <= allowed
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_and_functions_stay_short(path):
     text = path.read_text()

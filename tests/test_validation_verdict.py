@@ -1,48 +1,99 @@
 """What the verdict says, from numbers made by hand."""
 
+import math
+
 import pytest
 
-from mdplugin.validation.drift import Slope, combined_half_width
-from mdplugin.validation.observables import NveMeasures, RunMeasures, Shadow
-from mdplugin.validation.verdict import judge
+from mdplugin.errors import CaseError
+from mdplugin.validation.case import Case
+from mdplugin.validation.limits import LIMITS
+from mdplugin.validation.statistics import Estimate
+from mdplugin.validation.verdict import Findings, format_estimate, judge, require_sound_reference
 
-FLOOR = 0.01  # meV/atom/ps, limits.py
-
-
-def make_measures(drift, error):
-    """A sound case whose candidate drifts by `drift` against a reference at rest, both known to `error`."""
-
-    def run(value):
-        slope = Slope(value, error, 10)
-        return RunMeasures(1000, 1.0, None, slope, 0.01, 0.02, 300.0, 1.0)
-
-    return NveMeasures(run(drift), run(0.0), Shadow(20, 0.1, 0.5, 900.0, 0.01, 0.02), None)
+FLOOR = LIMITS["drift_meV_per_atom_per_ps"].value
+CASE = Case("nvt", ("m.pt",), "water")
 
 
-def resolution(error):
-    return combined_half_width(Slope(0, error, 10), Slope(0, error, 10), 3)
+def make_findings(drift, error, failures=(), **more):
+    """Three replicas whose candidate drifts by `drift` against a reference at rest, both known to `error`."""
+
+    def replicas(value):
+        return [Estimate(value, error, 10)] * 3
+
+    candidate = {"energy_drift": replicas(drift), "force_rmse": [Estimate(0.1, 0.01, 9)] * 3, **more}
+    return Findings("low", candidate, {"energy_drift": replicas(0.0)}, tuple(failures), 3)
 
 
-def test_conservation_as_in_float64_is_said_only_of_a_run_that_resolves_the_floor():
-    assert resolution(1e-3) <= FLOOR
-    sentence = judge(make_measures(drift=0.002, error=1e-3)).sentence
-    assert sentence.startswith("pass: energy is conserved as in float64, to 0.01 meV/atom/ps (drift 0.002 ")
-
-
-@pytest.mark.parametrize("error", [0.003, 0.07])
-def test_a_short_run_says_what_it_resolves_instead(error):
-    assert resolution(error) > FLOOR
-    verdict = judge(make_measures(drift=error, error=error))
+def test_a_pass_says_of_how_many_tests():
+    verdict = judge(make_findings(drift=0.1 * FLOOR, error=0.05 * FLOOR), LIMITS)
     assert verdict.outcome == "pass"
+    assert verdict.sentence.startswith("pass: as float64 in all 3 tests, within their limits (drift 0.001 ± ")
+
+
+def test_short_runs_are_inconclusive_and_say_how_much_longer():
+    verdict = judge(make_findings(drift=0.0, error=5 * FLOOR), LIMITS)
+    assert verdict.outcome == "inconclusive"
     assert verdict.sentence.startswith(
-        f"pass: no drift away from float64 within the {resolution(error):.2g} meV/atom/ps that this run "
-        "resolves; it is too short to resolve 0.01 (drift "
+        "inconclusive: 2 of 3 tests pass and none fails; to decide the others: drift of the conserved energy: about "
     )
-    assert "conserved as in float64" not in verdict.sentence
 
 
-def test_a_failure_says_what_is_too_large_and_what_the_run_resolves():
-    verdict = judge(make_measures(drift=1.0, error=0.07))
+def test_a_failure_says_what_is_too_large_against_what():
+    verdict = judge(make_findings(drift=10 * FLOOR, error=0.1 * FLOOR), LIMITS)
     assert verdict.outcome == "fail"
-    assert verdict.sentence.startswith("fail: drift against reference is 1 meV/atom/ps, allowed ")
-    assert verdict.sentence.endswith(f"; the run resolves differences above {resolution(0.07):.2g})")
+    assert verdict.sentence.startswith("fail: drift of the conserved energy is 0.1 ± ")
+    assert verdict.sentence.endswith(", allowed 0.01")
+
+
+def test_a_failure_outweighs_what_is_not_decided():
+    broad = [Estimate(0.0, 1e3, 2)] * 3
+    verdict = judge(make_findings(10 * FLOOR, 0.1 * FLOOR, force_slope=broad), LIMITS)
+    assert verdict.outcome == "fail"
+
+
+def test_runs_that_broke_off_fail_without_other_numbers():
+    verdict = judge(
+        make_findings(math.nan, math.nan, failures=["replica 1: run fails at step 7: NaN"]), LIMITS
+    )
+    assert verdict.outcome == "fail" and [test.observable for test in verdict.tests] == ["completed"]
+    assert verdict.sentence == "fail: replicas broke off: 1 of 3 (replica 1: run fails at step 7: NaN)"
+
+
+@pytest.mark.parametrize(("p_value", "outcome"), [(0.3, "pass"), (1e-6, "fail")])
+def test_the_distribution_of_the_kinetic_energy_can_only_be_refuted(p_value, outcome):
+    findings = make_findings(0.0, 0.05 * FLOOR, kinetic_p_value=[Estimate(p_value)] * 3)
+    findings.reference["kinetic_p_value"] = [Estimate(0.5)] * 3
+    assert judge(findings, LIMITS).outcome == outcome
+
+
+SOUND = {"drift_ratio": [Estimate(0.1)] * 3, "temperature": [Estimate(1.0, 0.01, 10)] * 3}
+
+
+@pytest.mark.parametrize(
+    ("changes", "failures", "message"),
+    [
+        (
+            {},
+            ("replica 0: run fails at step 3",),
+            r"itself fails \(replica 0: run fails at step 3\): the case is at fault",
+        ),
+        ({"drift_ratio": [Estimate(3.0)] * 3}, (), "itself drifts by nan meV/atom/ps, ratio 3, allowed 1"),
+        (
+            {"timestep_exponent": [Estimate(0.5, 0.1, 9)] * 3},
+            (),
+            r"as dt\^0.5 ± 0.06, velocity Verlet's as dt\^2",
+        ),
+        ({"temperature": [Estimate(1.3, 0.01, 9)] * 3}, (), "is at 390 ± 1.7 K, the thermostat at 300 K"),
+    ],
+    ids=["failure", "drift", "exponent", "temperature"],
+)
+def test_a_reference_that_is_not_sound_fails_the_case(changes, failures, message):
+    require_sound_reference(CASE, SOUND, ())
+    with pytest.raises(CaseError, match=message):
+        require_sound_reference(CASE, {**SOUND, **changes}, failures)
+
+
+def test_numbers_are_printed_with_their_errors():
+    assert format_estimate(Estimate(1.23456, 0.0123)) == "1.235 ± 0.012"
+    assert format_estimate(Estimate(3.0)) == "3"
+    assert format_estimate(Estimate(math.nan, math.nan)) == format_estimate(None) == "-"

@@ -1,10 +1,10 @@
 """Validation: dynamics with an artifact and with its float64 reference -> observables -> verdict -> report.
 
-    from mdplugin.validation.nve import NveCase, validate_nve
+    from mdplugin.validation.case import Case
+    from mdplugin.validation.study import validate
 
-    case = NveCase("water-fp32.pt", "water", "ase", steps=2000, timestep_fs=0.5, temperature_K=300)
-    report = validate_nve(case, "water-fp32-nve")
-    report.verdict.outcome, report.measures.candidate.drift.value
+    case = Case("nve", ("water-fp32.pt",), "water", length_ps=2.0, replicas=3)
+    report = validate(case, "water-nve")
 
 Nothing is imported here: `mdplugin --help` needs one small module of this package and must answer at once.
 """

@@ -1,75 +1,169 @@
-"""The statement of an NVE case: what is run, how long, how hot; refused before any work if impossible."""
+"""The statement of a case: what is run, how long, how hot; refused before any work if impossible."""
 
+import dataclasses
 import math
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
 
 from mdplugin.errors import CaseError
+from mdplugin.validation.limits import Limit, set_limits
 
+ENSEMBLES = ("nve", "nvt", "npt", "stability")
 ENGINES = ("ase", "lammps")
-# The drift's error bar comes from 64 coarse means of at least 4 samples (drift.py).
-MIN_STEPS = 256
-MAX_SEED = 900_000_000 - 2  # LAMMPS's thermostat takes seeds below 9e8
+REFERENCE = "reference"  # the label of the float64 runs
+MAX_SEED = 400_000_000  # LAMMPS takes seeds below 9e8; replicas and segments add to it
+MIN_STEPS = 256  # 64 coarse means of at least 4 samples (statistics.py)
+
+# ensemble -> what is measured; a case may name fewer
+OBSERVABLES = {
+    "nve": (
+        "energy_drift", "drift_ratio", "energy_fluctuation", "timestep_exponent", "momentum", "angular_momentum",
+        "reversal", "gradient", "shadow",
+    ),
+    "nvt": (
+        "temperature", "kinetic_distribution", "energy_drift", "rdf", "coordination", "diffusion", "vdos", "shadow",
+    ),
+    "npt": ("temperature", "density", "pressure", "volume_fluctuation", "energy_drift", "rdf", "shadow"),
+    "stability": ("bonds", "minimum_distance", "shadow"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
-class NveCase:
-    """One constant-energy comparison of an artifact with its float64 reference.
+class Case:
+    """Artifacts against their float64 reference in one ensemble. A YAML case has these names as keys.
 
     Attributes:
-        model: the artifact to judge.
+        ensemble: "nve", "nvt", "npt", or "stability" (nvt, usually hot; only survival is judged).
+        models: artifacts to judge.
         reference: `.model` of mace-torch, name of a bundled potential, or an artifact of precision fp64.
         engine: "ase" or "lammps".
-        steps: length of each of the two NVE runs.
-        timestep_fs: of the equilibration too.
-        temperature_K: of the velocities drawn and of the thermostat.
-        equilibration_steps: Langevin steps with the artifact before the NVE runs; 0 for none.
         structure: file for ASE (its last frame) or bundled structure; None for the reference's own box.
-        seed: of velocities and thermostat.
-        threads: torch threads of both engines; None leaves torch's number.
-        trajectory_every: steps between the frames that are written.
-        trust: whether a `.model` as reference is opened by running its pickle, see `read_checkpoint`.
+        repeat: copies of the structure along its cell vectors.
+        timestep_fs, temperature_K, pressure_bar: of the dynamics.
+        length_ps: of each run.
+        equilibration_ps: Langevin dynamics with the reference before each run; in npt as much again, at constant
+            pressure with the run's own potential, is left out of the averages.
+        replicas: independent runs of every potential; replica i has the seed `seed` + i.
+        threads: torch threads of one run. ranks: MPI ranks of one run (lammps).
+        sample_fs, frame_fs, velocity_fs: time between pressures, stored positions, velocities for spectra.
+        checkpoint_ps: length of the segments after which a run can be taken up again.
+        observables: names out of OBSERVABLES[ensemble]; empty for all of them.
+        limits: changes of validation/limits.py by name.
     """
 
-    model: str | os.PathLike
-    reference: str | os.PathLike
-    engine: str
-    steps: int
+    ensemble: str
+    models: tuple[str, ...]
+    reference: str
+    engine: str = "lammps"
+    structure: str | None = None
+    repeat: tuple[int, int, int] = (1, 1, 1)
     timestep_fs: float = 0.5
     temperature_K: float = 300.0
-    equilibration_steps: int = 500
-    structure: str | os.PathLike | None = None
+    pressure_bar: float = 1.0
+    length_ps: float = 2.0
+    equilibration_ps: float = 0.5
+    replicas: int = 3
     seed: int = 0
-    threads: int | None = None
-    trajectory_every: int = 20
-    trust: bool = False
+    threads: int = 1
+    ranks: int = 1
+    sample_fs: float = 5.0
+    frame_fs: float = 20.0
+    velocity_fs: float = 2.0
+    checkpoint_ps: float = 2.0
+    observables: tuple[str, ...] = ()
+    limits: dict[str, float] = field(default_factory=dict)
+
+    _POSITIVE: ClassVar[tuple[str, ...]] = (
+        "timestep_fs", "temperature_K", "length_ps", "sample_fs", "frame_fs", "velocity_fs", "checkpoint_ps",
+    )  # fmt: skip
+    _COUNTS: ClassVar[dict[str, int]] = {"replicas": 2, "seed": 0, "threads": 1, "ranks": 1}
 
     def __post_init__(self):
-        if self.engine not in ENGINES:
-            raise CaseError(f"engine: expected one of {', '.join(ENGINES)}, got '{self.engine}'")
-        _require_integer("steps", self.steps, MIN_STEPS, "the drift's error bar needs them")
-        _require_integer("equilibration_steps", self.equilibration_steps, 0)
-        _require_integer("trajectory_every", self.trajectory_every, 1)
-        _require_integer("seed", self.seed, 0)
+        _require_choice("ensemble", self.ensemble, ENSEMBLES)
+        _require_choice("engine", self.engine, ENGINES)
+        self._require_models()
+        for name in self._POSITIVE:
+            _require_number(name, getattr(self, name), positive=True)
+        _require_number("equilibration_ps", self.equilibration_ps, positive=False)
+        _require_number("pressure_bar", self.pressure_bar, positive=None)
+        for name, least in self._COUNTS.items():
+            _require_integer(name, getattr(self, name), least)
+        self._require_repeat()
         if self.seed > MAX_SEED:
             raise CaseError(f"seed: expected at most {MAX_SEED}, got {self.seed}")
-        if self.threads is not None:
-            _require_integer("threads", self.threads, 1)
-        _require_positive("timestep_fs", self.timestep_fs)
-        _require_positive("temperature_K", self.temperature_K)
+        if self.ranks > 1 and self.engine != "lammps":
+            raise CaseError(
+                f"ranks: expected 1 with engine {self.engine}, got {self.ranks}: use engine lammps"
+            )
+        if self.steps < MIN_STEPS:
+            raise CaseError(
+                f"length_ps: expected at least {MIN_STEPS} steps (error bars need them), got {self.length_ps:g} ps, "
+                f"{self.steps} steps of {self.timestep_fs:g} fs"
+            )
+        for name in self.observables:
+            _require_choice("observables", name, OBSERVABLES[self.ensemble])
+        set_limits(self.limits)
+
+    def _require_models(self) -> None:
+        if not self.models:
+            raise CaseError("models: expected at least one artifact, got none")
+        for path, label in zip(self.models, self.labels, strict=True):
+            if label == REFERENCE or self.labels.count(label) > 1:
+                raise CaseError(
+                    f"models: expected files with names of their own, got {path} twice or 'reference'"
+                )
+
+    def _require_repeat(self) -> None:
+        if len(self.repeat) != 3:
+            raise CaseError(f"repeat: expected three whole numbers, got {self.repeat!r}")
+        for number in self.repeat:
+            _require_integer("repeat", number, 1)
 
     @property
-    def length_ps(self) -> float:
-        """Length of one NVE run."""
-        return self.steps * self.timestep_fs / 1000
+    def labels(self) -> tuple[str, ...]:
+        """The candidates' names: their files' without suffix."""
+        return tuple(Path(model).stem for model in self.models)
+
+    @property
+    def steps(self) -> int:
+        """Steps of one run."""
+        return self.count_steps(self.length_ps * 1000)
+
+    @property
+    def chosen_observables(self) -> tuple[str, ...]:
+        """What is measured."""
+        return self.observables or OBSERVABLES[self.ensemble]
+
+    @property
+    def limit_table(self) -> dict[str, Limit]:
+        """The limits of this case."""
+        return set_limits(self.limits)
+
+    def count_steps(self, time_fs: float) -> int:
+        """Steps nearest to a time, at least one."""
+        return max(1, round(time_fs / self.timestep_fs))
+
+    def replace(self, **changes) -> "Case":
+        """The case with some fields changed."""
+        return dataclasses.replace(self, **changes)
 
 
-def _require_integer(name: str, value: int, least: int, reason: str = "") -> None:
+def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise CaseError(f"{name}: expected one of {', '.join(choices)}, got '{value}'")
+
+
+def _require_integer(name: str, value: int, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        because = f" ({reason})" if reason else ""
-        raise CaseError(f"{name}: expected an integer of at least {least}{because}, got {value!r}")
+        raise CaseError(f"{name}: expected an integer of at least {least}, got {value!r}")
 
 
-def _require_positive(name: str, value: float) -> None:
-    if not isinstance(value, (int, float)) or not (math.isfinite(value) and value > 0):
-        raise CaseError(f"{name}: expected a positive number, got {value!r}")
+def _require_number(name: str, value: float, *, positive: bool | None) -> None:
+    """`positive`: True for more than zero, False for zero or more, None for any finite number."""
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not good or (positive and not value > 0) or (positive is False and value < 0):
+        kind = {True: "a positive number", False: "a number of zero or more", None: "a finite number"}[
+            positive
+        ]
+        raise CaseError(f"{name}: expected {kind}, got {value!r}")

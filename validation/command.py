@@ -1,89 +1,201 @@
-"""`mdplugin validate nve`: options -> case -> exit status 0 pass, 1 fail (errors are raised: 3)."""
+"""`mdplugin validate`: options -> case -> exit status 0 pass, 1 fail, 2 inconclusive (errors are raised: 3)."""
 
 import argparse
 import sys
 from pathlib import Path
 
+SUITE = ("nve", "nvt", "npt", "stability")
+# what fits into two minutes on two cores with the bundled water: enough to see a gross fault
+QUICK = {"length_ps": 0.15, "equilibration_ps": 0.02, "replicas": 2, "checkpoint_ps": 1.0}
+QUICK_NOTE = "quick: runs too short to conclude on drifts, structure or diffusion; only what fails is shown to be wrong"
+
+_DESCRIPTION = """\
+Run artifacts and their float64 reference, several replicas each, and judge whether the artifacts can be told from
+float64. CASE is nve, nvt, npt or stability, all of them in turn (all), a YAML file, or a bundled case:
+{cases}.
+
+Exit status: 0 pass, 1 fail, 2 inconclusive (says how much longer), 3 error. A case that was interrupted goes on when
+the same command is given again; with more length or replicas it is continued."""
+_EPILOG = """\
+examples:
+  mdplugin validate nve --model water-fp32.pt --reference water -o water-nve
+  mdplugin validate all --model water-fp32.pt --reference water -o water-all
+  mdplugin validate CASE.yaml --plan -o DIR     write the commands of a case for a cluster, one per line
+  mdplugin validate --collect -o DIR            judge it when they are done"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the cases of `mdplugin validate` to its parser; the parser's class serves the cases too."""
-    cases = parser.add_subparsers(dest="case", required=True, metavar="CASE")
-    nve = cases.add_parser(
-        "nve",
-        help="energy conservation at constant energy",
-        description="Run an artifact and its float64 reference at constant energy from the same state, and\n"
-        "judge whether the artifact conserves energy as well. Exit status: 0 pass, 1 fail, 3 error.",
-        epilog="example: mdplugin validate nve --model water-fp32.pt --reference water --engine ase \\\n"
-        "    --steps 2000 --timestep-fs 0.5 --temperature-K 300 -o water-nve",
-    )
-    _add_nve_arguments(nve)
-
-
-def _add_nve_arguments(nve: argparse.ArgumentParser) -> None:
-    nve.add_argument("--model", required=True, type=Path, help="the artifact to judge")
-    nve.add_argument(
-        "--reference", required=True, help="its checkpoint, a bundled potential (water), or an fp64 artifact"
-    )
-    nve.add_argument("--engine", required=True, help="ase or lammps")
-    nve.add_argument("--steps", required=True, type=int, help="length of each of the two runs")
-    nve.add_argument("--timestep-fs", type=float, default=0.5, help="timestep in fs (default 0.5)")
-    nve.add_argument("--temperature-K", type=float, default=300.0, help="temperature in K (default 300)")
-    nve.add_argument(
-        "--equilibration-steps", type=int, default=500, help="Langevin steps before (default 500)"
-    )
-    nve.add_argument(
-        "--structure",
-        help="file that ASE reads, or a bundled one (water-64, water-hexamer); default: the reference's",
-    )
-    nve.add_argument("--seed", type=int, default=0, help="of velocities and thermostat (default 0)")
-    nve.add_argument("--threads", type=int, help="torch threads (default: torch's own number)")
-    nve.add_argument(
-        "--trajectory-every", type=int, default=20, help="steps between written frames (default 20)"
-    )
-    nve.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="DIR", help="directory of the report"
-    )
-    nve.add_argument(
-        "--trust",
+    """Add the options of `mdplugin validate` to its parser."""
+    names = sorted(path.stem for path in (Path(__file__).resolve().parent / "cases").glob("*.yaml"))
+    parser.description = _DESCRIPTION.format(cases=", ".join(name for name in names if name not in SUITE))
+    parser.epilog = _EPILOG
+    add = parser.add_argument
+    add("case", nargs="?", metavar="CASE", help="what to run; see above")
+    add("--model", dest="models", nargs="+", metavar="FILE.pt", help="the artifacts to judge")
+    add("--reference", help="their checkpoint, a bundled potential (water, silicon), or an fp64 artifact")
+    add("--engine", help="lammps (default) or ase")
+    add("--structure", help="file that ASE reads, or a bundled one; default: the reference's")
+    add("--length-ps", type=float, help="length of each run")
+    add("--timestep-fs", type=float, help="timestep (default 0.5)")
+    add("--temperature-K", type=float, help="temperature (default 300; stability 500)")
+    add("--pressure-bar", type=float, help="pressure in npt (default 1)")
+    add("--equilibration-ps", type=float, help="Langevin dynamics with the reference before each run")
+    add("--replicas", type=int, help="runs of each potential, with different seeds (default 3)")
+    add("--seed", type=int, help="of the first replica (default 0)")
+    add("--threads", type=int, help="torch threads of one run (default 1)")
+    add("--ranks", type=int, help="MPI ranks of one run, LAMMPS only (default 1)")
+    add("--checkpoint-ps", type=float, help="time between checkpoints")
+    add("--jobs", type=int, help="runs at a time (default: as many as the cores serve)")
+    add("-o", "--output", type=Path, required=True, metavar="DIR", help="directory of runs and report")
+    add(
+        "--quick",
         action="store_true",
-        help="open a .model by running its pickle: only if you trust its origin",
+        help="a look of two minutes at what is grossly wrong; concludes little",
     )
-    nve.add_argument("--json", action="store_true", help="print report.json instead of the summary")
-    nve.add_argument("--quiet", action="store_true", help="no progress bar")
+    add("--trust", action="store_true", help="open the reference's .model by running its pickle")
+    add("--plan", action="store_true", help="write the case and its commands, run nothing")
+    add("--collect", action="store_true", help="judge the runs in DIR")
+    add("--certify", action="store_true", help="write the verdict into the artifacts' manifests")
+    add(
+        "--json", action="store_true", help="print report.json instead of the summary; a list of them for all"
+    )
+    add("--quiet", action="store_true", help="no progress bar")
+    add("--run", dest="run_name", metavar="NAME", help="do one run of a planned case (what --plan writes)")
+    add("--parent", type=int, help=argparse.SUPPRESS)  # the process to end with
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the case and print its verdict.
+    """Do what the command line asks for.
 
     Raises:
-        MDPluginError: the case cannot be run; see `mdplugin.validation.validate_nve`.
+        MDPluginError: the case cannot be run; see `study.validate`.
     """
-    from mdplugin.validation.case import NveCase
-    from mdplugin.validation.nve import validate_nve
-    from mdplugin.validation.report import REPORT_MARKDOWN
-    from mdplugin.validation.verdict import Outcome
+    from mdplugin.errors import CaseError
 
-    case = NveCase(
-        model=arguments.model,
-        reference=arguments.reference,
-        engine=arguments.engine,
-        steps=arguments.steps,
-        timestep_fs=arguments.timestep_fs,
-        temperature_K=arguments.temperature_K,
-        equilibration_steps=arguments.equilibration_steps,
-        structure=arguments.structure,
-        seed=arguments.seed,
-        threads=arguments.threads,
-        trajectory_every=arguments.trajectory_every,
-        trust=arguments.trust,
-    )
-    report = validate_nve(case, arguments.output, quiet=arguments.quiet, command=sys.argv)
+    if arguments.run_name or arguments.collect:
+        if arguments.case:
+            raise CaseError("expected no CASE beside --run or --collect: the directory holds it")
+        return _run_one(arguments) if arguments.run_name else _finish(_collect(arguments), arguments)
+    if not arguments.case:
+        raise CaseError("expected a CASE, --run NAME or --collect; see mdplugin validate --help")
+    cases = _read_cases(arguments)
+    if arguments.plan:
+        return _plan(cases, arguments)
+    return _finish(_validate(cases, arguments), arguments)
+
+
+def _read_cases(arguments: argparse.Namespace) -> dict:
+    """Directory -> case."""
+    from mdplugin.validation.case_file import read_case
+
+    names = ("models", "reference", "engine", "structure", "length_ps", "timestep_fs", "temperature_K", "pressure_bar",
+             "equilibration_ps", "replicas", "seed", "threads", "ranks", "checkpoint_ps")  # fmt: skip
+    changes = QUICK if arguments.quick else {}
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    if arguments.case != "all":
+        return {arguments.output: read_case(arguments.case, **{**changes, **given})}
+    hot = given.pop("temperature_K", None)  # of the suite; stability has its own
+    cases = {}
+    for name in SUITE:
+        own = {"temperature_K": hot} if hot is not None and name != "stability" else {}
+        cases[arguments.output / name] = read_case(name, **{**changes, **given, **own})
+    return cases
+
+
+def _validate(cases: dict, arguments: argparse.Namespace) -> list:
+    from mdplugin.validation.study import validate
+    from mdplugin.validation.workspace import prepare
+
+    for directory, case in cases.items():
+        prepare(
+            case, directory, arguments.trust
+        )  # so that the last case's bad option shows before the first one's hours
+    reports = []
+    for directory, case in cases.items():
+        if not arguments.quiet and len(cases) > 1:
+            print(f"{directory.name}: {len(reports) + 1} of {len(cases)}", file=sys.stderr, flush=True)
+        reports.append(
+            validate(
+                case,
+                directory,
+                jobs=arguments.jobs,
+                quiet=arguments.quiet,
+                command=["mdplugin", *sys.argv[1:]],
+            )
+        )
+    return reports
+
+
+def _plan(cases: dict, arguments: argparse.Namespace) -> int:
+    import shlex
+
+    from mdplugin.validation.plan import plan_runs
+    from mdplugin.validation.pool import run_command
+    from mdplugin.validation.workspace import prepare
+
+    lines = []
+    for directory, case in cases.items():
+        prepare(case, directory, arguments.trust)
+        lines += [shlex.join(run_command(plan, directory.resolve())) for plan in plan_runs(case)]
+    file = arguments.output / "commands.txt"
+    file.write_text("\n".join(lines) + "\n")
+    print(f"{file}: {len(lines)} commands, in any order, each may be given again after an interruption")
+    print(f"then: mdplugin validate --collect -o {arguments.output}")
+    return 0
+
+
+def _collect(arguments: argparse.Namespace) -> list:
+    from mdplugin.validation.study import collect
+    from mdplugin.validation.workspace import CASE_FILE
+
+    suite = [arguments.output / name for name in SUITE if (arguments.output / name / CASE_FILE).is_file()]
+    return [
+        collect(directory, command=["mdplugin", *sys.argv[1:]]) for directory in suite or [arguments.output]
+    ]
+
+
+def _run_one(arguments: argparse.Namespace) -> int:
+    from mdplugin.validation.lammps_process import die_with
+    from mdplugin.validation.workspace import execute_one
+
+    if arguments.parent:
+        die_with(arguments.parent)
+    execute_one(arguments.output, arguments.run_name)
+    return 0
+
+
+def _finish(reports: list, arguments: argparse.Namespace) -> int:
+    """Print the verdicts, certify, and give the worst exit status: fail before inconclusive before pass."""
     if arguments.json:
-        print(report.to_json(), end="")
+        texts = [report.to_json().rstrip() for report in reports]
+        print(texts[0] if len(texts) == 1 else "[" + ",\n".join(texts) + "]")
     else:
-        for check in report.verdict.checks:
-            limit = f"{check.limit:.3g} {check.unit}".rstrip()
-            print(f"{check.outcome:4}  {check.name}: {check.value:.3g} (limit {limit})")
-        print(report.verdict.sentence)
-        print(f"report: {arguments.output / REPORT_MARKDOWN}")
-    return 0 if report.verdict.outcome is Outcome.PASS else 1
+        for report in reports:
+            _print_summary(report)
+    if arguments.quick and not arguments.json:
+        print(QUICK_NOTE)
+    if arguments.certify:
+        from mdplugin.validation.certificate import certify
+
+        for line in certify(reports):
+            print(line, file=sys.stderr)
+    statuses = [report.exit_status for report in reports]
+    return 1 if 1 in statuses else max(statuses)
+
+
+def _print_summary(report) -> None:
+    from mdplugin.validation.report import REPORT_HTML
+
+    for verdict in report.verdicts:
+        for test in verdict.tests:
+            print(f"{test.outcome:12}  {test.title}: {_describe(test)}")
+        print(f"{report.case.ensemble}, {verdict.label}: {verdict.sentence}")
+    print(f"report: {report.directory / REPORT_HTML}")
+
+
+def _describe(test) -> str:
+    from mdplugin.validation.verdict import format_estimate
+
+    unit = f" {test.unit}" if test.unit else ""
+    reference = f", float64 {format_estimate(test.reference)}" if test.reference else ""
+    return f"{format_estimate(test.candidate)}{unit}{reference} (limit {test.limit:.3g}{unit})"

@@ -1,47 +1,53 @@
-"""What a molecular dynamics engine is to the validator: equilibration, constant-energy runs, their frames."""
+"""What a molecular dynamics engine is to the validator: it makes a first state, and advances a state by a segment."""
 
 import abc
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import ase
 
-from mdplugin.validation.case import NveCase
+from mdplugin.validation.case import Case
+from mdplugin.validation.plan import Segment
 from mdplugin.validation.potential import Potential
-from mdplugin.validation.progress import Progress
-from mdplugin.validation.series import Failure, Run
+from mdplugin.validation.progress import Reach
+from mdplugin.validation.series import Series
+
+FRICTION_PER_FS = 0.02  # Langevin equilibration relaxes in 50 fs: preparation, not dynamics
+THERMOSTAT_FS = 100.0  # stochastic velocity rescaling (Bussi, Donadio, Parrinello 2007): spares the dynamics
+BAROSTAT_FS = 1000.0
+MAX_BOX_STRAIN = 0.5  # of a volume that has run away
 
 
 @dataclass(eq=False)
 class Engine(abc.ABC):
-    """Runs one case.
+    """Runs segments of one case.
 
     Attributes:
         case: what to run.
-        atoms: the initial state, with velocities.
+        atoms: the initial structure, with velocities.
         potentials: what can be run, by label.
-        directory: receives the files.
-        progress: is told every step.
+        reach: is told how many steps of the segment are done.
     """
 
-    case: NveCase
+    case: Case
     atoms: ase.Atoms
     potentials: dict[str, Potential]
-    directory: Path
-    progress: Progress
+    reach: Reach
+
+    suffix: ClassVar[str]  # of the files that hold a state
 
     @abc.abstractmethod
-    def __post_init__(self):
-        """Prepare the state from which every run starts until `equilibrate` makes a better one."""
+    def write_start(self, state: Path) -> None:
+        """Write the state of `atoms` with its velocities."""
 
     @abc.abstractmethod
-    def equilibrate(self, label: str) -> Failure | None:
-        """Langevin dynamics from `atoms`: every run then starts from its end, unless it fails."""
+    def advance(self, segment: Segment, start: Path, scratch: Path, end: Path) -> Series:
+        """Run a segment from the state `start` in the directory `scratch` and write its last state to `end`.
 
-    @abc.abstractmethod
-    def run(self, label: str) -> Run:
-        """Constant-energy run from the common start, a frame every `trajectory_every` steps."""
+        The series starts with the state itself. It carries a failure, and there is no `end`, where the dynamics broke.
 
-    @abc.abstractmethod
-    def frames(self, label: str) -> list[ase.Atoms]:
-        """The frames of a run that did not fail."""
+        Raises:
+            CaseError: the engine itself could not run (refused the input, was killed).
+            OSError: the disk is full.
+        """

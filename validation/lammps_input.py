@@ -1,6 +1,6 @@
-"""Case -> LAMMPS input files and data file that a person can read, rerun and change.
+"""Segment -> a LAMMPS input that a person can read, rerun and change; atoms -> data file.
 
-Start them by hand in their directory with `mdplugin lmp -in candidate.in`.
+Start one by hand in its directory with `mdplugin lmp -in segment.in`.
 """
 
 import ase
@@ -10,53 +10,102 @@ from ase.calculators.lammps import Prism
 from ase.data import chemical_symbols
 from ase.geometry import complete_cell
 
-from mdplugin.validation.case import NveCase
+from mdplugin.validation.case import Case
+from mdplugin.validation.engine import BAROSTAT_FS, FRICTION_PER_FS, THERMOSTAT_FS
 from mdplugin.validation.limits import LIMITS
-from mdplugin.validation.runner_ase import FRICTION_PER_FS
+from mdplugin.validation.plan import EQUILIBRATION, REVERSAL, SETTLING, Segment
+from mdplugin.validation.recorder import recording_steps
 
-INITIAL_DATA, START_DATA = "initial.data", "start.data"
+START_DATA, START_RESTART, END_RESTART = "start.data", "start.restart", "end.restart"
+ENERGIES, SAMPLES, FRAMES, VELOCITIES = (
+    "energies.txt",
+    "samples.txt",
+    "frames.lammpstrj",
+    "velocities.lammpstrj",
+)
 DUMP_HEADER_LINES = 9  # of each frame
 A_PER_PS = 1000 * units.fs  # ASE velocity -> Å/ps
 
 _SETUP = """\
 # {title}
-# written by mdplugin validate nve; run it again here with: mdplugin lmp -in {label}.in
-units           metal
-atom_style      atomic
-boundary        {boundary}
-read_data       {data}
+# written by mdplugin validate; run it again here with: mdplugin lmp -in segment.in
+{read}
 pair_style      mace/quant threads {threads}
 pair_coeff      * * "{model}" {elements}
 neighbor        1.0 bin
 neigh_modify    every 1 delay 0 check yes
 timestep        {timestep_ps!r}
+reset_timestep  0
 
+"""
+_READ_DATA = """\
+units           metal
+atom_style      atomic
+boundary        {boundary}
+read_data       start.data"""
+_READ_RESTART = "read_restart    start.restart"
+
+_RECORD = """
 variable        step equal step
 variable        picoseconds equal step*dt
 variable        potential equal pe
 variable        kinetic equal ke
-variable        kelvin equal temp
+variable        conserved equal econserve
 variable        wall equal cpu
-fix             record all print 1 "${{step}} $(v_picoseconds:%.17g) $(v_potential:%.17g) $(v_kinetic:%.17g) \
-$(v_wall:%.6f)" file {label}.energies screen no title "# step time_ps potential_eV kinetic_eV wall_s"
+variable        kelvin equal temp
+fix             energies all print 1 "${{step}} $(v_picoseconds:%.17g) $(v_potential:%.17g) $(v_kinetic:%.17g) \
+$(v_conserved:%.17g) $(v_wall:%.6f)" file energies.txt screen no title \
+"# step time_ps potential_eV kinetic_eV conserved_eV wall_s"
 fix             explosion all halt 1 v_kelvin > {explosion_K:g} error hard
+
+variable        pressure equal press
+variable        volume equal vol
+variable        px equal vcm(all,x)*mass(all)
+variable        py equal vcm(all,y)*mass(all)
+variable        pz equal vcm(all,z)*mass(all)
+variable        lx equal angmom(all,x)
+variable        ly equal angmom(all,y)
+variable        lz equal angmom(all,z)
+fix             samples all print {sample_every} "$(v_picoseconds:%.17g) $(v_pressure:%.17g) $(v_volume:%.17g) \
+$(v_px:%.17g) $(v_py:%.17g) $(v_pz:%.17g) $(v_lx:%.17g) $(v_ly:%.17g) $(v_lz:%.17g)" file samples.txt screen no \
+title "# time_ps pressure_bar volume_A3 momentum_amu_A_per_ps angular_momentum_amu_A2_per_ps"
+dump            frames all custom {frame_every} frames.lammpstrj id xu yu zu
+dump_modify     frames sort id format float %.17g
 thermo          100
-thermo_style    custom step time temp pe ke etotal
+thermo_style    custom step time temp pe ke etotal press vol
+
+"""
+_VELOCITIES = """\
+dump            velocities all custom {velocity_every} velocities.lammpstrj id vx vy vz
+dump_modify     velocities sort id format float %.9g
+"""
+# its thermodynamic output needs the fixes that exchange energy, so integrators come before the recording
+_INTEGRATORS = {
+    EQUILIBRATION: """\
 fix             integrate all nve
-"""
+fix             thermostat all langevin {T!r} {T!r} {langevin_ps!r} {seed}
+""",
+    "nve": "fix             integrate all nve\n",
+    "nvt": """\
+fix             integrate all nve
+fix             thermostat all temp/csvr {T!r} {T!r} {thermostat_ps!r} {seed}
+""",
+    "npt": """\
+fix             integrate all npt temp {T!r} {T!r} {thermostat_ps!r} iso {P!r} {P!r} {barostat_ps!r}
+""",
+}
+_INTEGRATORS[SETTLING], _INTEGRATORS[REVERSAL] = _INTEGRATORS["npt"], _INTEGRATORS["nve"]
 
-_EQUILIBRATION = """\
-fix             thermostat all langevin {temperature_K!r} {temperature_K!r} {damping_ps!r} {seed}
+_RUN = "run             {steps}\n"
+_REVERSAL = """\
 run             {steps}
-velocity        all zero linear
-write_data      {start} nocoeff
-"""
-
-_NVE = """\
-dump            frames all custom {every} {label}.lammpstrj id type element xu yu zu vx vy vz
-dump_modify     frames element {elements} sort id format float %.17g
+variable        back_x atom -vx
+variable        back_y atom -vy
+variable        back_z atom -vz
+velocity        all set v_back_x v_back_y v_back_z
 run             {steps}
 """
+_END = "write_restart   end.restart\n"
 
 
 class Species:
@@ -70,42 +119,38 @@ class Species:
         self.types = [table.index(kind) + 1 for kind in kinds]
 
 
-def write_equilibration(case: NveCase, atoms: ase.Atoms, model: str, threads: int) -> str:
-    """Input: Langevin dynamics from INITIAL_DATA, then START_DATA without total momentum."""
-    setup = _write_setup(case, atoms, "equilibrate", model, threads, INITIAL_DATA, "equilibration before NVE")
-    return setup + _EQUILIBRATION.format(
-        temperature_K=float(case.temperature_K),
-        damping_ps=1 / (1000 * FRICTION_PER_FS),
-        seed=case.seed + 1,  # LAMMPS wants it positive
-        steps=case.equilibration_steps,
-        start=START_DATA,
-    )
-
-
-def write_nve(case: NveCase, atoms: ase.Atoms, label: str, model: str, threads: int) -> str:
-    """Input: constant-energy dynamics from START_DATA."""
-    setup = _write_setup(
-        case, atoms, label, model, threads, START_DATA, f"constant-energy run of the {label}"
-    )
-    return setup + _NVE.format(
-        every=case.trajectory_every, label=label, elements=" ".join(Species(atoms).symbols), steps=case.steps
-    )
-
-
-def _write_setup(
-    case: NveCase, atoms: ase.Atoms, label: str, model: str, threads: int, data: str, title: str
-) -> str:
-    return _SETUP.format(
-        title=title,
-        label=label,
-        boundary=" ".join("p" if periodic else "s" for periodic in atoms.pbc),
-        data=data,
-        threads=threads,
+def write_segment(case: Case, atoms: ase.Atoms, segment: Segment, model: str, *, from_data: bool) -> str:
+    """Input of one segment, from start.data or start.restart to end.restart."""
+    sample_every, frame_every = recording_steps(case, segment)
+    numbers = {
+        "T": float(case.temperature_K),
+        "P": float(case.pressure_bar),
+        "langevin_ps": 1 / (1000 * FRICTION_PER_FS),
+        "thermostat_ps": THERMOSTAT_FS / 1000,
+        "barostat_ps": BAROSTAT_FS / 1000,
+        "seed": segment.seed + 1,  # LAMMPS wants it positive
+        "steps": segment.steps,
+    }
+    boundary = " ".join("p" if periodic else "s" for periodic in atoms.pbc)
+    text = _SETUP.format(
+        title=f"{segment.phase} of {segment.potential}, {case.ensemble} case, steps {segment.offset} to "
+        f"{segment.offset + segment.steps}",
+        read=_READ_DATA.format(boundary=boundary) if from_data else _READ_RESTART,
+        threads=case.threads,
         model=model,
         elements=" ".join(Species(atoms).symbols),
-        timestep_ps=case.timestep_fs / 1000,
-        explosion_K=LIMITS["explosion_K"].value,
+        timestep_ps=segment.timestep_fs / 1000,
     )
+    text += _INTEGRATORS[segment.phase].format(**numbers)
+    text += _RECORD.format(
+        explosion_K=LIMITS["explosion_K"].value, sample_every=sample_every, frame_every=frame_every
+    )
+    if segment.velocity_every:
+        text += _VELOCITIES.format(velocity_every=segment.velocity_every)
+    text += (_REVERSAL if segment.phase == REVERSAL else _RUN).format(**numbers)
+    if segment.phase == EQUILIBRATION:
+        text += "velocity        all zero linear\n"
+    return text + _END
 
 
 def write_data(atoms: ase.Atoms) -> str:

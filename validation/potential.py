@@ -1,7 +1,10 @@
 """File or name -> a potential that both engines can run: the artifact to judge, or its float64 reference."""
 
+import copy
+import functools
 import hashlib
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,32 +14,42 @@ from ase.data import chemical_symbols
 
 import mdplugin
 from mdplugin import potentials
-from mdplugin.artifact import is_artifact
 from mdplugin.errors import CaseError, StructureError
 
-REFERENCE_FILE = "reference.pt"  # the name that LammpsEngine gives it too
 REFERENCE_PRECISION = "fp64"
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Potential:
     """What is run, and what the report says of it.
 
     Attributes:
         name: for people.
-        calculator: ASE calculator with energy and forces.
-        path: the artifact, for LAMMPS; None for a calculator that is no artifact.
+        calculator: ASE calculator with energy and forces, where it is no artifact.
+        path: the artifact; None for a calculator that is none.
+        threads: torch threads of the artifact's calculator.
         precision: policy of the artifact.
         sha256: of the artifact's bytes.
         source: name and hash of the checkpoint it was exported from.
     """
 
     name: str
-    calculator: Calculator
+    calculator: Calculator | None = None
     path: Path | None = None
+    threads: int | None = None
     precision: str | None = None
     sha256: str | None = None
     source: dict | None = None
+
+    def make_calculator(self) -> Calculator:
+        """A calculator without history: of an artifact one with a neighbour list of its own."""
+        if self.path is None:
+            return copy.deepcopy(self.calculator)
+        return mdplugin.MACEQuantCalculator(self._artifact, threads=self.threads)
+
+    @functools.cached_property
+    def _artifact(self):
+        return mdplugin.load(self.path)
 
     def describe(self) -> dict:
         """The facts that go into the report."""
@@ -44,27 +57,32 @@ class Potential:
 
 
 def load_potential(path: str | os.PathLike, threads: int | None) -> Potential:
-    """Load an artifact for both engines.
+    """An artifact for both engines, with what its manifest says.
 
     Raises:
         ArtifactError: not an artifact.
     """
     path = Path(path)
-    artifact = mdplugin.load(path)
+    manifest = mdplugin.read_manifest(path)
     return Potential(
         name=path.name,
-        calculator=mdplugin.MACEQuantCalculator(artifact, threads=threads),
         path=path.resolve(),
-        precision=artifact.manifest.precision,
+        threads=threads,
+        precision=manifest.precision,
         sha256=hash_file(path),
-        source=artifact.manifest.source,
+        source=manifest.source,
     )
 
 
-def load_reference(
-    source: str | os.PathLike, directory: Path, head: str, threads: int | None, trust: bool = False
-) -> Potential:
-    """The float64 reference: an fp64 artifact as it is, a checkpoint exported to `directory`.
+def is_artifact(path: str | os.PathLike) -> bool:
+    """Whether the file is an artifact, of whatever precision."""
+    from mdplugin import artifact  # torch; LAMMPS runs do without
+
+    return artifact.is_artifact(path)
+
+
+def export_reference(source: str | os.PathLike, target: Path, head: str, trust: bool) -> None:
+    """Make the float64 reference appear as `target`: an fp64 artifact as it is, a checkpoint exported.
 
     The export compares the artifact with mace-torch and refuses to write it unless they agree.
 
@@ -74,10 +92,9 @@ def load_reference(
     """
     if is_artifact(source):
         require_reference_precision(source)
-        return load_potential(source, threads)
-    target = directory / REFERENCE_FILE
-    mdplugin.export_model(source, target, REFERENCE_PRECISION, head=head, trust=trust)
-    return load_potential(target, threads)
+        shutil.copyfile(source, target)
+    else:
+        mdplugin.export_model(source, target, REFERENCE_PRECISION, head=head, trust=trust)
 
 
 def require_reference_precision(source: str | os.PathLike) -> None:

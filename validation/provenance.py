@@ -2,21 +2,20 @@
 
 import sys
 
-import torch
-
 from mdplugin.machine import describe_machine
-from mdplugin.validation.case import NveCase
+from mdplugin.validation.case import Case
 from mdplugin.validation.potential import hash_file
 from mdplugin.validation.systems import Structure
 
 
-def record_provenance(case: NveCase, structure: Structure, command: list[str]) -> dict:
+def record_provenance(case: Case, structure: Structure, command: list[str]) -> dict:
     """The facts as plain values for JSON; `command` is the whole command line."""
     return {
         **describe_machine(),
         "command": command,
-        "threads": case.threads or torch.get_num_threads(),
-        "seed": case.seed,
+        "threads": case.threads,
+        "ranks": case.ranks,
+        "seeds": [case.seed + replica for replica in range(case.replicas)],
         "executable": sys.executable,
         "structure": {
             "path": str(structure.path),

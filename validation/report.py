@@ -1,4 +1,4 @@
-"""A judged case -> report.json and report.md; and report.json -> the case again, verdict included."""
+"""A judged case -> report.json, report.md, report.html and figures; and report.json -> the verdicts again."""
 
 import dataclasses
 import json
@@ -9,14 +9,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mdplugin.errors import CaseError
-from mdplugin.validation.case import NveCase
-from mdplugin.validation.drift import Slope
-from mdplugin.validation.observables import NveMeasures, RunMeasures, Shadow
-from mdplugin.validation.series import Failure
-from mdplugin.validation.verdict import Verdict, judge
+from mdplugin.validation.case import REFERENCE, Case
+from mdplugin.validation.case_file import describe_case, parse_case
+from mdplugin.validation.comparison import EXIT_STATUS, Outcome, Test
+from mdplugin.validation.figures import draw_figures
+from mdplugin.validation.page import render_page
+from mdplugin.validation.stage import open_stage
+from mdplugin.validation.statistics import Estimate
+from mdplugin.validation.verdict import Findings, Verdict, format_estimate, judge
 
-SCHEMA = 1
-REPORT_JSON, REPORT_MARKDOWN, SERIES, FIGURE = "report.json", "report.md", "energies.npz", "energy.png"
+SCHEMA = 2
+REPORT_JSON, REPORT_MARKDOWN, REPORT_HTML = "report.json", "report.md", "report.html"
+COLUMNS = (
+    "observable",
+    "candidate",
+    "float64",
+    "difference, σ",
+    "limit",
+    "verdict",
+    "corrected p",
+    "why this limit",
+)
 
 
 @dataclass(frozen=True)
@@ -25,45 +38,157 @@ class Report:
 
     Attributes:
         case: what was asked for.
-        measures: numbers with errors.
-        verdict: their judgement, always `judge(measures)`.
-        potentials: "candidate" and "reference": name, precision, hashes.
-        provenance: versions, processor, seed, structure, command.
-        series_sha256: of energies.npz beside the report, which holds the raw series.
+        findings, verdicts: of each candidate; a verdict is always `judge(findings, limits)`.
+        potentials: label -> name, precision, hashes.
+        speeds: label -> median ms per step.
+        provenance: versions, processor, seeds, structure, command.
         directory: where the files lie.
     """
 
-    case: NveCase
-    measures: NveMeasures
-    verdict: Verdict
+    case: Case
+    findings: tuple[Findings, ...]
+    verdicts: tuple[Verdict, ...]
     potentials: dict
+    speeds: dict
     provenance: dict
-    series_sha256: str
     directory: Path
+
+    @property
+    def outcome(self) -> Outcome:
+        """The worst of all candidates."""
+        order = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
+        return min((verdict.outcome for verdict in self.verdicts), key=order.index)
+
+    @property
+    def exit_status(self) -> int:
+        """0 pass, 1 fail, 2 inconclusive."""
+        return EXIT_STATUS[self.outcome]
 
     def to_json(self) -> str:
         """The file report.json; a number that is not finite is null."""
         content = {
             "schema": SCHEMA,
-            "kind": "nve",
-            "verdict": {
-                "outcome": str(self.verdict.outcome),
-                "sentence": self.verdict.sentence,
-                "checks": [{**dataclasses.asdict(c), "outcome": str(c.outcome)} for c in self.verdict.checks],
-            },
-            "case": dataclasses.asdict(self.case),
+            "outcome": str(self.outcome),
+            "verdicts": [dataclasses.asdict(verdict) for verdict in self.verdicts],
+            "case": describe_case(self.case),
+            "findings": [dataclasses.asdict(findings) for findings in self.findings],
             "potentials": self.potentials,
-            "measures": dataclasses.asdict(self.measures),
-            "series": {"file": SERIES, "sha256": self.series_sha256},
+            "ms_per_step": self.speeds,
             "provenance": self.provenance,
         }
         return json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     def to_markdown(self) -> str:
         """The file report.md."""
-        return (
-            "\n".join([*_head(self), *_checks_table(self.verdict), *_runs_table(self), *_foot(self)]) + "\n"
+        lines = [f"# {title(self)}", "", summary(self), ""]
+        for verdict in self.verdicts:
+            lines += [f"## {verdict.label}: {verdict.outcome}", "", f"{_capital(verdict.sentence)}.", ""]
+            lines += ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+            lines += [
+                "| " + " | ".join(cell.replace("|", "\\|") for cell in row(test)) + " |"
+                for test in verdict.tests
+            ]
+            lines += [""]
+        return "\n".join([*lines, *_foot(self)]) + "\n"
+
+
+def write_report(report: Report, evidence: dict) -> None:
+    """Write report.json, .md, .html and the figures; they appear together.
+
+    Args:
+        evidence: label -> `study.Evidence`, for the figures.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    with open_stage(report.directory, last=REPORT_JSON) as stage:
+        figures = draw_figures(report, evidence, stage)
+        (stage / REPORT_MARKDOWN).write_text(report.to_markdown())
+        (stage / REPORT_HTML).write_text(
+            render_page(page_content(report), [stage / name for name in figures])
         )
+        (stage / REPORT_JSON).write_text(report.to_json())
+
+
+def title(report: Report) -> str:
+    """`nve: water-fp32 fail, ...`."""
+    verdicts = ", ".join(f"{verdict.label} {verdict.outcome}" for verdict in report.verdicts)
+    return f"Validation, {report.case.ensemble}: {verdicts}"
+
+
+def summary(report: Report) -> str:
+    """What was run, in one sentence."""
+    case, structure = report.case, report.provenance["structure"]
+    pressure = f" and {case.pressure_bar:g} bar" if case.ensemble == "npt" else ""
+    return (
+        f"{structure['formula']} ({structure['n_atoms']} atoms), {case.engine}: {case.replicas} replicas of "
+        f"{case.length_ps:g} ps with each potential, {case.timestep_fs:g} fs steps, at {case.temperature_K:g} K{pressure}, "
+        f"after {case.equilibration_ps:g} ps of equilibration in float64; seeds {case.seed} to "
+        f"{case.seed + case.replicas - 1}."
+    )
+
+
+def row(test: Test) -> tuple[str, ...]:
+    """A test as cells for COLUMNS."""
+    unit = f" {test.unit}" if test.unit else ""
+    advice = f": {test.advice}" if test.advice else ""
+    return (
+        test.title,
+        format_estimate(test.candidate) + unit,
+        format_estimate(test.reference) + (unit if test.reference else ""),
+        "-" if math.isnan(test.sigma) else f"{test.sigma:.1f}",
+        f"{test.limit:.3g}{unit}",
+        f"{test.outcome}{advice}",
+        "-" if math.isnan(test.p_corrected) else f"{test.p_corrected:.2g}",
+        test.reason,
+    )
+
+
+def page_content(report: Report) -> dict:
+    """What the HTML page shows, as plain values."""
+    return {
+        "title": title(report),
+        "outcome": str(report.outcome),
+        "summary": summary(report),
+        "columns": COLUMNS,
+        "verdicts": [
+            {
+                "label": verdict.label,
+                "outcome": str(verdict.outcome),
+                "sentence": _capital(verdict.sentence),
+                "rows": [{"cells": row(test), "outcome": str(test.outcome)} for test in verdict.tests],
+            }
+            for verdict in report.verdicts
+        ],
+        "speeds": [
+            (label, report.potentials[label]["precision"] or "-", f"{speed:.3g}")
+            for label, speed in report.speeds.items()
+        ],
+        "foot": "\n".join(_foot(report)),
+    }
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _foot(report: Report) -> list[str]:
+    facts = report.provenance
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version)
+    hashes = [f"{label} {each['sha256']}" for label, each in report.potentials.items() if each["sha256"]]
+    speeds = ", ".join(f"{label} {speed:.3g}" for label, speed in report.speeds.items())
+    return [
+        f"Median time per step, ms: {speeds}.",
+        f"{facts['finished']}, {facts['cpu']}, {facts['cores']} cores, threads {facts['threads']}, ranks "
+        f"{facts['ranks']}, python {facts['python']}, {versions}.",
+        f"SHA-256: {'; '.join([*hashes, 'structure ' + facts['structure']['sha256']])}.",
+        "",
+        f"    {shlex.join(facts['command'])}",
+        "",
+        "A test fails if the difference is larger than its limit beyond chance, passes if it is smaller beyond chance, "
+        "and is inconclusive otherwise (validation/comparison.py). Errors are standard errors from block means and "
+        f"replicas (validation/statistics.py). Raw series: runs/; numbers: {REPORT_JSON}.",
+    ]
 
 
 def _plain(value):
@@ -73,12 +198,12 @@ def _plain(value):
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return float(value) if math.isfinite(value) else None
     return str(value) if isinstance(value, os.PathLike) else value
 
 
 def read_report(path: str | os.PathLike) -> Report:
-    """Read report.json; the verdict is made anew from its numbers.
+    """Read report.json; the verdicts are made anew from its numbers.
 
     Raises:
         CaseError: no such file, or not a report of this version.
@@ -88,122 +213,38 @@ def read_report(path: str | os.PathLike) -> Report:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise CaseError(f"{path}: expected a report.json of mdplugin validate, got {error}") from error
-    if content.get("schema") != SCHEMA or content.get("kind") != "nve":
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise CaseError(
-            f"{path}: expected an nve report of schema {SCHEMA}, got {content.get('kind')} "
-            f"{content.get('schema')}"
+            f"{path}: expected a report of schema {SCHEMA} of mdplugin validate, got something else"
         )
-    measures = _read_measures(content["measures"])
+    case = parse_case(content["case"], str(path))
+    findings = tuple(_read_findings(each) for each in content["findings"])
     return Report(
-        case=NveCase(**content["case"]),
-        measures=measures,
-        verdict=judge(measures),
+        case=case,
+        findings=findings,
+        verdicts=tuple(judge(each, case.limit_table) for each in findings),
         potentials=content["potentials"],
+        speeds={
+            label: math.nan if speed is None else speed for label, speed in content["ms_per_step"].items()
+        },
         provenance=content["provenance"],
-        series_sha256=content["series"]["sha256"],
         directory=path.parent,
     )
 
 
-def _read_measures(content: dict) -> NveMeasures:
-    shadow = content["shadow"]
-    return NveMeasures(
-        candidate=_read_run(content["candidate"]),
-        reference=_read_run(content["reference"]),
-        shadow=None if shadow is None else Shadow(**_numbers(shadow)),
-        equilibration_failure=_read_failure(content["equilibration_failure"]),
+def _read_findings(content: dict) -> Findings:
+    sides = {
+        side: {name: [_read_estimate(each) for each in values] for name, values in content[side].items()}
+        for side in ("candidate", REFERENCE)
+    }
+    return Findings(
+        content["label"], **sides, failures=tuple(content["failures"]), replicas=content["replicas"]
     )
 
 
-def _read_run(content: dict) -> RunMeasures:
-    values = {name: content[name] for name in content if name not in ("failure", "drift")}
-    return RunMeasures(
-        **_numbers(values),
-        failure=_read_failure(content["failure"]),
-        drift=Slope(**_numbers(content["drift"])),
+def _read_estimate(content: dict) -> Estimate:
+    # an exact number has infinitely many degrees of freedom, an unknown one has no error
+    dof = math.inf if content["dof"] is None else content["dof"]
+    return Estimate(
+        *(math.nan if content[name] is None else content[name] for name in ("value", "error")), dof
     )
-
-
-def _read_failure(content: dict | None) -> Failure | None:
-    return None if content is None else Failure(**content)
-
-
-def _numbers(content: dict) -> dict:
-    return {name: math.nan if value is None else value for name, value in content.items()}
-
-
-def _head(report: Report) -> list[str]:
-    case, candidate = report.case, report.potentials["candidate"]
-    structure = report.provenance["structure"]
-    return [
-        f"# Energy conservation of {candidate['name']}: {report.verdict.outcome}",
-        "",
-        f"{report.verdict.sentence[0].upper()}{report.verdict.sentence[1:]}.",
-        "",
-        f"{structure['formula']} ({structure['n_atoms']} atoms), {case.engine}, {case.steps} steps of "
-        f"{case.timestep_fs:g} fs ({case.length_ps:g} ps) after {case.equilibration_steps} equilibration "
-        f"steps at {case.temperature_K:g} K, seed {case.seed}.",
-        "",
-        f"![total energy]({FIGURE})",
-        "",
-    ]
-
-
-def _checks_table(verdict: Verdict) -> list[str]:
-    rows = ["| check | value | limit | verdict | from | why this limit |", "|---|---|---|---|---|---|"]
-    for check in verdict.checks:
-        unit = f" {check.unit}" if check.unit else ""
-        cells = (
-            check.name,
-            f"{check.value:.3g}{unit}",
-            f"{check.limit:.3g}{unit}",
-            str(check.outcome),
-            check.detail,
-            check.reason,
-        )
-        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return [*rows, ""]
-
-
-def _runs_table(report: Report) -> list[str]:
-    runs = (report.measures.candidate, report.measures.reference)
-    names = [f"{kind}: {report.potentials[kind]['name']}" for kind in ("candidate", "reference")]
-    rows = [
-        ("precision", *(report.potentials[kind]["precision"] or "-" for kind in ("candidate", "reference"))),
-        ("drift, meV/atom/ps", *(f"{run.drift.value:.3g} ± {run.drift.error:.2g}" for run in runs)),
-        ("drift x length / std(E_kin)", *(f"{run.drift_ratio:.3g}" for run in runs)),
-        ("fluctuation of E, meV/atom", *(f"{run.rms_meV_per_atom:.3g}" for run in runs)),
-        ("mean temperature, K", *(f"{run.temperature_K:.1f}" for run in runs)),
-        ("time per step, ms (median)", *(f"{run.ms_per_step:.3g}" for run in runs)),
-    ]
-    lines = [
-        f"| | {names[0]} | {names[1]} |",
-        "|---|---|---|",
-        *("| " + " | ".join(row) + " |" for row in rows),
-        "",
-    ]
-    if shadow := report.measures.shadow:
-        lines += [
-            f"On {shadow.n_frames} frames of the candidate's own run its forces differ from the reference's "
-            f"by {shadow.force_rmse_meV_per_A:.3g} meV/Å rms, {shadow.force_max_meV_per_A:.3g} at most (the "
-            f"forces themselves: {shadow.force_scale_meV_per_A:.3g} rms); its energy by "
-            f"{shadow.energy_max_meV_per_atom:.3g} meV/atom at most.",
-            "",
-        ]
-    return lines
-
-
-def _foot(report: Report) -> list[str]:
-    facts = report.provenance
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version)
-    return [
-        f"{facts['finished']}, {facts['cpu']}, threads {facts['threads']}, python {facts['python']}, "
-        f"{versions}.",
-        f"SHA-256: candidate {report.potentials['candidate']['sha256']}, structure "
-        f"{facts['structure']['path']} {facts['structure']['sha256']}.",
-        "",
-        f"    {shlex.join(facts['command'])}",
-        "",
-        f"Errors are standard errors from block means (validation/drift.py). Raw series: {SERIES}; numbers: "
-        f"{REPORT_JSON}.",
-    ]

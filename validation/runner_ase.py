@@ -1,104 +1,131 @@
-"""Case -> runs in ASE: Langevin equilibration, then velocity Verlet, with any ASE calculators."""
+"""Segments in ASE, with any ASE calculators: Langevin, velocity Verlet, Bussi's thermostat, BAOAB at constant pressure."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import ase
-import ase.io
 import numpy as np
 from ase import units
-from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io.extxyz import write_extxyz
+from ase.md.bussi import Bussi
 from ase.md.langevin import Langevin
+from ase.md.langevinbaoab import LangevinBAOAB
 from ase.md.md import MolecularDynamics
 from ase.md.verlet import VelocityVerlet
 
 from mdplugin.errors import MDPluginError
-from mdplugin.validation.engine import Engine
-from mdplugin.validation.series import Failure, Run, describe_collapse
-from mdplugin.validation.systems import stop_drifting
+from mdplugin.validation.engine import BAROSTAT_FS, FRICTION_PER_FS, THERMOSTAT_FS, Engine
+from mdplugin.validation.plan import EQUILIBRATION, REVERSAL, SETTLING, Segment
+from mdplugin.validation.recorder import Recorder
+from mdplugin.validation.series import Failure, Series, describe_collapse
+from mdplugin.validation.systems import count_degrees_of_freedom, stop_drifting
 
-FRICTION_PER_FS = 0.02  # relaxes in 50 fs: equilibration, not dynamics
+BAR = 1e5 * units.Pascal
 
 
 class AseEngine(Engine):
-    """Runs any ASE calculators; `start` is the state from which every NVE run begins."""
+    """States are .npz files: positions, velocities, cell, momentum of the barostat."""
 
-    def __post_init__(self):
-        self.start = self.atoms
+    suffix = ".npz"
 
-    def equilibrate(self, label: str) -> Failure | None:
-        """Langevin dynamics from the initial state; sets `start`, without total momentum, unless it fails."""
-        if self.case.equilibration_steps == 0:
-            return None
-        self.progress.begin("equilibration")
-        atoms = self._load(self.atoms, label)
-        dynamics = Langevin(
-            atoms,
-            self.case.timestep_fs * units.fs,
-            temperature_K=self.case.temperature_K,
-            friction=FRICTION_PER_FS / units.fs,
-            fixcm=False,
-            rng=np.random.default_rng([self.case.seed, 1]),  # not the velocities' stream
-        )
-        run = _follow(dynamics, self.case.equilibration_steps, lambda step, _: self.progress.reach(step))
-        if run.failure is None:
+    def write_start(self, state: Path) -> None:
+        """The initial atoms at rest as a whole."""
+        _write_state(state, self.atoms, 0.0)
+
+    def advance(self, segment: Segment, start: Path, scratch: Path, end: Path) -> Series:
+        """Run a segment; see `Engine.advance`."""
+        atoms, barostat = self._read_state(start)
+        atoms.calc = self.potentials[segment.potential].make_calculator()
+        dynamics = self._make_dynamics(atoms, segment, barostat)
+        recorder = Recorder(self.case, segment, self._degrees_of_freedom(segment))
+        failure = self._follow(dynamics, segment.steps, recorder, first=0)
+        if segment.phase == REVERSAL and failure is None:
+            atoms.set_momenta(-atoms.get_momenta())
+            failure = self._follow(dynamics, segment.steps, recorder, first=segment.steps)
+        if segment.phase == EQUILIBRATION:
             stop_drifting(atoms)
-            self.start = atoms.copy()
-        return run.failure
+        if failure is None:
+            _write_state(end, atoms, getattr(dynamics, "p_eps", 0.0))
+        return recorder.finish(atoms, failure)
 
-    def run(self, label: str) -> Run:
-        """Velocity Verlet from `start`, with a frame in LABEL.xyz every `trajectory_every` steps."""
-        self.progress.begin(label)
-        atoms = self._load(self.start, label)
-        dynamics = VelocityVerlet(atoms, self.case.timestep_fs * units.fs)
-        with self._trajectory(label).open("w") as file:
+    def _degrees_of_freedom(self, segment: Segment) -> int:
+        # BAOAB's noise moves the centre of mass too
+        moving = segment.phase in (EQUILIBRATION, SETTLING, "npt")
+        return 3 * len(self.atoms) if moving else count_degrees_of_freedom(self.atoms)
 
-            def watch(step: int, atoms: ase.Atoms) -> None:
-                self.progress.reach(step)
-                if step % self.case.trajectory_every == 0:
-                    write_extxyz(file, _snapshot(atoms, step * self.case.timestep_fs))
+    def _make_dynamics(self, atoms: ase.Atoms, segment: Segment, barostat: float) -> MolecularDynamics:
+        timestep, temperature = segment.timestep_fs * units.fs, self.case.temperature_K
+        rng = np.random.default_rng(segment.seed)
+        if segment.phase == EQUILIBRATION:
+            friction = FRICTION_PER_FS / units.fs
+            return Langevin(
+                atoms, timestep, temperature_K=temperature, friction=friction, fixcm=False, rng=rng
+            )
+        if segment.phase == "nvt":
+            dynamics = Bussi(atoms, timestep, temperature, THERMOSTAT_FS * units.fs, rng=rng)
+            # ASE counts 3 N; without total momentum it is fewer, as in LAMMPS
+            dynamics.ndof = count_degrees_of_freedom(atoms)
+            dynamics.target_kinetic_energy = 0.5 * dynamics.ndof * units.kB * temperature
+            return dynamics
+        if segment.phase in (SETTLING, "npt"):
+            dynamics = LangevinBAOAB(
+                atoms,
+                timestep,
+                temperature_K=temperature,
+                externalstress=-self.case.pressure_bar * BAR,
+                hydrostatic=True,
+                T_tau=THERMOSTAT_FS * units.fs,
+                P_tau=BAROSTAT_FS * units.fs,
+                P_mass=_barostat_mass(atoms, temperature),
+                rng=rng,
+            )
+            dynamics.p_eps = barostat
+            return dynamics
+        return VelocityVerlet(atoms, timestep)
 
-            return _follow(dynamics, self.case.steps, watch)
+    def _follow(
+        self, dynamics: MolecularDynamics, steps: int, recorder: Recorder, first: int
+    ) -> Failure | None:
+        """Sample every step from `first` on; stop at the first state that is not worth another."""
+        atoms, states = dynamics.atoms, dynamics.irun(steps)
+        degrees_of_freedom = recorder.degrees_of_freedom
+        for step in range(first, first + steps + 1):
+            before = time.perf_counter()
+            try:
+                next(states)
+                heat = getattr(dynamics, "transferred_energy", np.nan if recorder.has_bath else 0.0)
+                if step > first or first == 0:  # the turning point is known already
+                    recorder.record(step, atoms, heat, time.perf_counter() - before)
+            except (
+                MDPluginError,
+                FloatingPointError,
+            ) as error:  # the calculator refuses what the dynamics made
+                return Failure(step, str(error))
+            potential, kinetic = recorder.last_energies
+            if reason := describe_collapse(potential, kinetic, degrees_of_freedom):
+                return Failure(step, reason)
+            self.reach(step)
+        return None
 
-    def frames(self, label: str) -> list[ase.Atoms]:
-        """The frames that `run` wrote."""
-        return ase.io.read(self._trajectory(label), ":", format="extxyz")
-
-    def _trajectory(self, label: str) -> Path:
-        return self.directory / f"{label}.xyz"
-
-    def _load(self, atoms: ase.Atoms, label: str) -> ase.Atoms:
-        loaded = atoms.copy()
-        loaded.calc = self.potentials[label].calculator
-        return loaded
+    def _read_state(self, path: Path) -> tuple[ase.Atoms, float]:
+        atoms = self.atoms.copy()
+        with np.load(path) as arrays:
+            atoms.set_cell(arrays["cell"])
+            atoms.set_positions(arrays["positions"])
+            atoms.set_momenta(arrays["momenta"])
+            return atoms, float(arrays["barostat"])
 
 
-def _snapshot(atoms: ase.Atoms, time_fs: float) -> ase.Atoms:
-    frame = atoms.copy()
-    frame.info = {"time_fs": time_fs}
-    frame.calc = SinglePointCalculator(frame, energy=atoms.get_potential_energy(), forces=atoms.get_forces())
-    return frame
+def _write_state(path: Path, atoms: ase.Atoms, barostat: float) -> None:
+    with path.open("wb") as file:
+        np.savez(
+            file,
+            positions=atoms.positions,
+            momenta=atoms.get_momenta(),
+            cell=atoms.cell.array,
+            barostat=np.array(barostat),
+        )
 
 
-def _follow(dynamics: MolecularDynamics, steps: int, watch: Callable[[int, ase.Atoms], None]) -> Run:
-    """Sample every step from 0 to `steps`; stop at the first state that is not worth another."""
-    atoms, rows, failure = dynamics.atoms, [], None
-    states = dynamics.irun(steps)
-    timestep_ps = dynamics.dt / (1000 * units.fs)
-    for step in range(steps + 1):
-        before = time.perf_counter()
-        try:
-            next(states)
-        except (MDPluginError, FloatingPointError) as error:  # the calculator refuses what the dynamics made
-            failure = Failure(step, str(error))
-            break
-        wall = time.perf_counter() - before
-        rows.append((step * timestep_ps, atoms.get_potential_energy(), atoms.get_kinetic_energy(), wall))
-        if reason := describe_collapse(rows[-1][1], rows[-1][2], len(atoms)):
-            failure = Failure(step, reason)
-            break
-        watch(step, atoms)
-    columns = np.array(rows, dtype=np.float64).reshape(-1, 4).T
-    return Run(*columns, n_atoms=len(atoms), failure=failure)
+def _barostat_mass(atoms: ase.Atoms, temperature_K: float) -> float:
+    """W = (3 N + 3) kT tau^2 (Martyna, Tuckerman, Tobias, Klein, Mol. Phys. 87, 1117 (1996)), as in LAMMPS."""
+    return (3 * len(atoms) + 3) * units.kB * temperature_K * (BAROSTAT_FS * units.fs) ** 2

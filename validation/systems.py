@@ -22,8 +22,12 @@ class Structure:
     atoms: ase.Atoms
 
 
-def find_structure(structure: str | os.PathLike | None, reference: str | os.PathLike) -> Structure:
-    """Read the structure of a case.
+def find_structure(
+    structure: str | os.PathLike | None,
+    reference: str | os.PathLike,
+    repeat: tuple[int, int, int] = (1, 1, 1),
+) -> Structure:
+    """Read the structure of a case, copied `repeat` times along its cell vectors.
 
     Args:
         structure: a file, a bundled structure's name, or None for the bundled box of the `reference`.
@@ -42,6 +46,13 @@ def find_structure(structure: str | os.PathLike | None, reference: str | os.Path
     else:
         path = potentials.find_structure(str(structure)) or Path(structure)
     atoms = _read(path)
+    for axis, number in enumerate(repeat):
+        if number > 1 and not atoms.pbc[axis]:
+            raise StructureError(
+                f"structure {path}: expected periods along the directions to repeat, got {atoms.pbc.tolist()} with "
+                f"repeat {list(repeat)}"
+            )
+    atoms = atoms.repeat(repeat)
     require_runnable(atoms, path)
     return Structure(path, atoms)
 
@@ -88,3 +99,8 @@ def stop_drifting(atoms: ase.Atoms) -> None:
     """Take the total momentum out of `atoms`, in place."""
     velocity = atoms.get_momenta().sum(axis=0) / atoms.get_masses().sum()
     atoms.set_velocities(atoms.get_velocities() - velocity)
+
+
+def count_degrees_of_freedom(atoms: ase.Atoms) -> int:
+    """3 N - 3: the total momentum is zero."""
+    return 3 * len(atoms) - 3

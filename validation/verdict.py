@@ -1,192 +1,180 @@
-"""Measures + limits -> verdict. Needs the numbers of report.json and nothing else."""
+"""Estimates per replica + limits -> verdict. Needs the numbers of report.json and nothing else."""
 
-import enum
 import math
 from dataclasses import dataclass
 
+from scipy import stats
+
 from mdplugin.errors import CaseError
-from mdplugin.validation.drift import combined_half_width
-from mdplugin.validation.limits import LIMITS
-from mdplugin.validation.observables import NveMeasures, RunMeasures
+from mdplugin.validation.case import Case
+from mdplugin.validation.comparison import Outcome, Test, compare_observable, judge_tests
+from mdplugin.validation.criteria import CRITERIA
+from mdplugin.validation.limits import Limit
+from mdplugin.validation.statistics import Estimate, combine_replicas, scale
 
-
-class Outcome(enum.StrEnum):
-    """What a check or a whole case comes to; the worst check decides."""
-
-    PASS = "pass"
-    FAIL = "fail"
+P_VALUE = "kinetic_p_value"
+COMPLETED = "completed"
+MAX_NAMED = 3  # undecided tests in the sentence; the table has them all
 
 
 @dataclass(frozen=True)
-class Check:
-    """One criterion: passed if value <= limit; a value that is not a number fails.
+class Findings:
+    """All that the verdict on one candidate needs.
 
     Attributes:
-        name: what is checked.
-        value, limit: in `unit`.
-        reason: of the limit.
-        detail: the numbers that value and limit come from, or why there is no value.
+        label: of the candidate.
+        candidate, reference: observable -> one estimate per replica.
+        failures: the candidate's replicas that broke off, in words.
+        replicas: how many were run.
     """
 
-    name: str
-    value: float
-    limit: float
-    unit: str
-    reason: str
-    detail: str = ""
-
-    @property
-    def outcome(self) -> Outcome:
-        """Pass if the value is within the limit."""
-        return Outcome.PASS if self.value <= self.limit else Outcome.FAIL
+    label: str
+    candidate: dict[str, list[Estimate]]
+    reference: dict[str, list[Estimate]]
+    failures: tuple[str, ...]
+    replicas: int
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome of a case, the checks behind it, and one sentence for people."""
+    """The outcome for one candidate, the tests behind it, and one sentence for people."""
 
-    checks: tuple[Check, ...]
+    label: str
+    outcome: Outcome
+    tests: tuple[Test, ...]
     sentence: str
 
-    @property
-    def outcome(self) -> Outcome:
-        """Fail if any check failed."""
-        failed = any(check.outcome is Outcome.FAIL for check in self.checks)
-        return Outcome.FAIL if failed else Outcome.PASS
+
+def judge(findings: Findings, limits: dict[str, Limit]) -> Verdict:
+    """The verdict on a candidate."""
+    tests = [_test_completion(findings)]
+    for name in sorted(findings.candidate, key=_rank):
+        if name == P_VALUE:
+            tests.append(_test_distribution(findings, limits))
+        elif not findings.failures:
+            tests.append(
+                compare_observable(name, findings.candidate[name], findings.reference.get(name, []), limits)
+            )
+    judged = judge_tests([test for test in tests if test is not None], limits)
+    outcomes = {test.outcome for test in judged}
+    outcome = next(each for each in (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS) if each in outcomes)
+    return Verdict(findings.label, outcome, judged, _summarise(findings, outcome, judged))
 
 
-def judge(measures: NveMeasures) -> Verdict:
-    """The verdict on the candidate.
+def _rank(name: str) -> tuple[int, str]:
+    order = [*CRITERIA, P_VALUE]
+    return order.index(name.partition(" ")[0]), name
+
+
+def _test_completion(findings: Findings) -> Test:
+    broken = len(findings.failures)
+    return Test(
+        observable=COMPLETED,
+        title="runs that broke off",
+        unit="",
+        candidate=Estimate(float(broken)),
+        reference=None,
+        difference=Estimate(float(broken)),
+        allowed=0.0,
+        limit=0.0,
+        reason="every run ends; energies stay finite and the temperature below explosion_K",
+        effect=math.nan,
+        p_fail=0.0 if broken else 1.0,
+        p_pass=1.0 if broken else 0.0,
+    )
+
+
+def _test_distribution(findings: Findings, limits: dict[str, Limit]) -> Test | None:
+    """Fisher's combination of the replicas' p-values; None where there were too few samples."""
+    sides = [
+        [each.value for each in side.get(P_VALUE, [])] for side in (findings.candidate, findings.reference)
+    ]
+    if not all(sides) or not all(math.isfinite(value) for side in sides for value in side):
+        return None
+    p_values = [float(stats.combine_pvalues(side).pvalue) for side in sides]
+    level = limits["false_alarm"].value
+    return Test(
+        observable=P_VALUE,
+        title="canonical distribution of the kinetic energy (chi-square p)",
+        unit="",
+        candidate=Estimate(p_values[0]),
+        reference=Estimate(p_values[1]),
+        difference=Estimate(math.nan, math.nan),
+        allowed=level,
+        limit=level,
+        reason="chi-square test against the gamma distribution; replicas combined by Fisher's method",
+        effect=math.nan,
+        p_fail=p_values[0],
+        p_pass=0.0,  # a goodness of fit can be refuted, not shown
+    )
+
+
+def require_sound_reference(case: Case, values: dict[str, list[Estimate]], failures: tuple[str, ...]) -> None:
+    """The float64 runs themselves, by the tests that do not compare.
 
     Raises:
-        CaseError: the reference itself does not conserve energy, so that nothing can be said.
+        CaseError: they fail: the case is at fault, and nothing can be said of a candidate.
     """
-    require_sound_reference(measures.reference)
-    completion, drift = _check_completion(measures), _check_drift(measures)
-    checks = (
-        completion,
-        _check_ratio(measures.candidate),
-        drift,
-        _check_fluctuation(measures),
-        _check_forces(measures),
-    )
-    if completion.outcome is Outcome.FAIL:
-        return Verdict(checks, f"fail: {completion.detail}")
-    return Verdict(checks, _summarise(measures, checks, resolution=drift.limit))
-
-
-def require_sound_reference(reference: RunMeasures) -> None:
-    """Raise CaseError if the float64 run fails the tests that do not compare.
-
-    Called before the candidate runs too, so that a hopeless case costs half.
-    """
-    if reference.failure is not None:
-        raise CaseError(
-            f"the float64 reference itself fails at step {reference.failure.step} "
-            f"({reference.failure.reason}): the case is at fault, not the candidate; try a shorter "
-            "--timestep-fs or another structure"
+    if failures:
+        raise _blame(f"fails ({failures[0]})")
+    limits = case.limit_table
+    ratio = combine_replicas(values.get("drift_ratio", []))
+    if ratio.value > limits["drift_ratio"].value:
+        drift = combine_replicas(values["energy_drift"]).value if "energy_drift" in values else math.nan
+        raise _blame(
+            f"drifts by {drift:.3g} meV/atom/ps, ratio {ratio.value:.3g}, allowed {limits['drift_ratio'].value:g}"
         )
-    limit = LIMITS["drift_ratio"].value
-    if not reference.drift_ratio <= limit:
-        raise CaseError(
-            f"the float64 reference itself drifts by {reference.drift.value:.3g} meV/atom/ps, ratio "
-            f"{reference.drift_ratio:.3g}, allowed {limit:g}: the case is at fault, not the candidate; try a "
-            "shorter --timestep-fs or a longer run"
+    exponent = combine_replicas(values.get("timestep_exponent", []))
+    if abs(exponent.value - 2) - 3 * exponent.error > limits["timestep_exponent"].value:
+        raise _blame(
+            f"has a fluctuation of E that goes as dt^{exponent.value:.2g} ± {exponent.error:.1g}, velocity Verlet's as dt^2"
         )
+    temperature = combine_replicas(values.get("temperature", []))
+    if abs(temperature.value - 1) - 3 * temperature.error > limits["temperature"].value:
+        measured = format_estimate(scale(temperature, case.temperature_K))
+        raise _blame(f"is at {measured} K, the thermostat at {case.temperature_K:g} K")
 
 
-def _check_completion(measures: NveMeasures) -> Check:
-    failures = {"equilibration": measures.equilibration_failure, "NVE run": measures.candidate.failure}
-    broken = [f"{name} fails at step {f.step}: {f.reason}" for name, f in failures.items() if f is not None]
-    return Check(
-        name="failed runs",
-        value=float(len(broken)),
-        limit=0.0,
-        unit="",
-        reason=f"all energies finite, temperature at most {LIMITS['explosion_K'].value:g} K: "
-        f"{LIMITS['explosion_K'].reason}",
-        detail="; ".join(broken) or f"{measures.candidate.steps} steps done",
+def _blame(what: str) -> CaseError:
+    return CaseError(
+        f"the float64 reference itself {what}: the case is at fault, not the candidate; try a shorter timestep, a longer "
+        "equilibration or another structure"
     )
 
 
-def _check_ratio(candidate: RunMeasures) -> Check:
-    limit = LIMITS["drift_ratio"]
-    return Check(
-        name="drift against thermal fluctuation",
-        value=candidate.drift_ratio,
-        limit=limit.value,
-        unit=limit.unit,
-        reason=limit.reason,
-        detail=f"|{candidate.drift.value:.3g}| meV/atom/ps over {candidate.length_ps:g} ps",
-    )
-
-
-def _check_drift(measures: NveMeasures) -> Check:
-    candidate, reference = measures.candidate.drift, measures.reference.drift
-    sigma, floor = LIMITS["drift_sigma"], LIMITS["drift_floor_meV_per_atom_per_ps"]
-    by_chance = math.nan
-    if math.isfinite(candidate.error):
-        by_chance = combined_half_width(candidate, reference, sigma.value)
-    deciding = sigma if by_chance > floor.value else floor
-    return Check(
-        name="drift against reference",
-        value=abs(candidate.value - reference.value),
-        limit=max(floor.value, by_chance),
-        unit=floor.unit,
-        reason=deciding.reason,
-        detail=f"candidate {candidate.value:.3g} ± {candidate.error:.2g}, reference {reference.value:.3g} "
-        f"± {reference.error:.2g}; limit: {sigma.value:g} combined errors (Student t) {by_chance:.2g}, at "
-        f"least {floor.value:g}",
-    )
-
-
-def _check_fluctuation(measures: NveMeasures) -> Check:
-    factor, floor = LIMITS["rms_factor"], LIMITS["rms_floor_meV_per_atom"]
-    allowed = factor.value * measures.reference.rms_meV_per_atom
-    deciding = factor if allowed > floor.value else floor
-    return Check(
-        name="fluctuation of the total energy",
-        value=measures.candidate.rms_meV_per_atom,
-        limit=max(floor.value, allowed),
-        unit=floor.unit,
-        reason=deciding.reason,
-        detail=f"reference {measures.reference.rms_meV_per_atom:.3g}; limit: {factor.value:.3g} times it, at "
-        f"least {floor.value:g}",
-    )
-
-
-def _check_forces(measures: NveMeasures) -> Check:
-    limit, shadow = LIMITS["force_rmse_meV_per_A"], measures.shadow
-    detail = "not measured: the run failed"
-    if shadow is not None:
-        detail = f"{shadow.n_frames} frames of its own run, largest {shadow.force_max_meV_per_A:.3g}"
-    return Check(
-        name="force error (rms) against reference",
-        value=shadow.force_rmse_meV_per_A if shadow else math.nan,
-        limit=limit.value,
-        unit=limit.unit,
-        reason=limit.reason,
-        detail=detail,
-    )
-
-
-def _summarise(measures: NveMeasures, checks: tuple[Check, ...], resolution: float) -> str:
-    candidate, reference = measures.candidate.drift, measures.reference.drift
+def _summarise(findings: Findings, outcome: Outcome, tests: tuple[Test, ...]) -> str:
+    concerned = [test for test in tests if test.outcome is outcome]
+    if outcome is Outcome.FAIL:
+        return "fail: " + "; ".join(
+            f"replicas broke off: {len(findings.failures)} of {findings.replicas} ({findings.failures[0]})"
+            if test.observable == COMPLETED
+            else describe_failure(test)
+            for test in concerned
+        )
+    decided = len(tests) - len(concerned)
+    if outcome is Outcome.INCONCLUSIVE:
+        wanting = "; ".join(f"{test.title}: {test.advice}" for test in concerned[:MAX_NAMED])
+        wanting += f"; and {len(concerned) - MAX_NAMED} more" if len(concerned) > MAX_NAMED else ""
+        return f"inconclusive: {decided} of {len(tests)} tests pass and none fails; to decide the others: {wanting}"
+    drift = next((test for test in tests if test.observable == "energy_drift"), None)
     numbers = (
-        f"drift {candidate.value:.2g} ± {candidate.error:.1g} meV/atom/ps, float64 reference "
-        f"{reference.value:.2g} ± {reference.error:.1g}"
+        f" (drift {format_estimate(drift.candidate)} meV/atom/ps, float64 {format_estimate(drift.reference)})"
+        if drift
+        else ""
     )
-    failed = [
-        f"{check.name} is {check.value:.3g} {check.unit}".rstrip() + f", allowed {check.limit:.3g}"
-        for check in checks
-        if check.outcome is Outcome.FAIL
-    ]
-    if failed:
-        return f"fail: {'; '.join(failed)} ({numbers}; the run resolves differences above {resolution:.2g})"
-    floor = LIMITS["drift_floor_meV_per_atom_per_ps"].value
-    if resolution > floor:
-        return (
-            f"pass: no drift away from float64 within the {resolution:.2g} meV/atom/ps that this run resolves; "
-            f"it is too short to resolve {floor:g} ({numbers})"
-        )
-    return f"pass: energy is conserved as in float64, to {floor:g} meV/atom/ps ({numbers})"
+    return f"pass: as float64 in all {len(tests)} tests, within their limits{numbers}"
+
+
+def describe_failure(test: Test) -> str:
+    """A failed test in words."""
+    unit = f" {test.unit}" if test.unit else ""
+    against = f", float64 {format_estimate(test.reference)}" if test.reference else ""
+    return f"{test.title} is {format_estimate(test.candidate)}{unit}{against}, allowed {test.limit:.3g}"
+
+
+def format_estimate(estimate: Estimate | None) -> str:
+    """`0.0123 ± 0.004`."""
+    if estimate is None or not math.isfinite(estimate.value):
+        return "-"
+    error = f" ± {estimate.error:.2g}" if math.isfinite(estimate.error) and estimate.error > 0 else ""
+    return f"{estimate.value:.4g}{error}"

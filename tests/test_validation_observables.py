@@ -1,0 +1,298 @@
+"""Each observable against a closed form: systems whose answer is known without a simulation."""
+
+import ase
+import numpy as np
+import pytest
+from ase import units
+from ase.build import bulk, molecule
+from scipy import stats
+from scipy.signal import lfilter
+from validation_toys import Argon, Faulty, Spring, SPRING_eV_PER_A2, add_curl, argon_box
+
+from mdplugin.validation.case import Case
+from mdplugin.validation.chain import execute_run, load_run
+from mdplugin.validation.observables import conservation, motion, structure, thermal, topology
+from mdplugin.validation.observables.shadow import compare_frames, measure_shadow
+from mdplugin.validation.plan import RunPlan, Segment
+from mdplugin.validation.potential import Potential
+from mdplugin.validation.profiles import estimate_distance
+from mdplugin.validation.runner_ase import AseEngine
+from mdplugin.validation.series import Series
+from mdplugin.validation.spectrum import power_spectra
+
+
+def make_series(positions, cell, spacing_ps=0.02, **columns):
+    """A series of frames alone: (n_frames, n_atoms, 3) in a constant cell."""
+    n_frames, n_atoms = positions.shape[:2]
+    values = dict.fromkeys(("time_ps", "potential_eV", "kinetic_eV", "conserved_eV", "wall_s"), np.zeros(0))
+    return Series(
+        **{**values, **columns},
+        n_atoms=n_atoms,
+        degrees_of_freedom=3 * n_atoms - 3,
+        frame_time_ps=np.arange(n_frames) * spacing_ps,
+        positions=positions,
+        cells=np.repeat(np.asarray(cell, dtype=float)[None], n_frames, axis=0),
+    )
+
+
+TRICLINIC = np.array([[14.0, 0, 0], [3.0, 13.0, 0], [-2.0, 4.0, 15.0]])
+
+
+@pytest.mark.parametrize("cell", [np.eye(3) * 14.0, TRICLINIC], ids=["cubic", "triclinic"])
+def test_the_rdf_of_an_ideal_gas_is_one_and_its_counts_are_poisson(cell):
+    n_frames, n_atoms = 100, 60
+    rng = np.random.default_rng(0)
+    positions = rng.random((n_frames, n_atoms, 3)) @ cell
+    grid = np.stack(np.meshgrid(*3 * [np.arange(4) / 4], indexing="ij"), axis=-1).reshape(-1, 3)
+    atoms = ase.Atoms(
+        ["Ar"] * 30 + ["Xe"] * 30, positions=grid[:n_atoms] @ cell, cell=cell, pbc=True
+    )  # no bonds
+    rdfs = {rdf.pair: rdf for rdf in structure.compute_rdfs(make_series(positions, cell), atoms)}
+    rdf = rdfs["Ar-Xe"]
+    volume = np.linalg.det(cell)
+    width = rdf.r[1] - rdf.r[0]
+    shells = 4 * np.pi * (rdf.r**2 * width + width**3 / 12)
+    expected = n_frames * 30 * 30 * shells / volume
+    counts = rdf.counts.sum(axis=0)
+    populated = expected > 20
+    deviations = (counts - expected)[populated] / np.sqrt(expected[populated])
+    # chi-square of independent Poisson counts
+    assert stats.chi2.sf((deviations**2).sum(), populated.sum()) >= 1e-4
+    # the same volume elements as MDAnalysis
+    assert (
+        np.max(np.abs(rdf.mean[populated] * expected[populated] - counts[populated])) <= 1e-6 * counts.max()
+    )
+
+
+def test_the_shells_of_an_fcc_crystal_hold_12_6_and_24_neighbours():
+    a = 4.0
+    atoms = bulk("Ar", "fcc", a=a, cubic=True).repeat(4)
+    positions = np.repeat(atoms.positions[None], 5, axis=0)
+    (rdf,) = structure.compute_rdfs(make_series(positions, atoms.cell.array), atoms)
+    pairs = rdf.counts.sum(axis=0) / (5 * len(atoms))
+    for distance, neighbours in ((a / np.sqrt(2), 12), (a, 6), (a * np.sqrt(1.5), 24)):
+        near = np.abs(rdf.r - distance) <= 2 * structure.BIN_A
+        assert abs(pairs[near].sum() - neighbours) <= 1e-9
+    shell = structure.find_shell(rdf.r, rdf.mean)
+    measured = structure.measure_shell(rdf, shell)
+    # g times the volume of a shell of width BIN_A, whose cubic term is (BIN_A / r)^2 / 12
+    assert abs(measured["coordination"].value - 12) <= 12 * structure.BIN_A**2 / (a**2 / 2)
+    assert abs(measured["rdf_peak_position"].value - a / np.sqrt(2)) <= structure.BIN_A
+
+
+def test_pairs_within_a_molecule_do_not_count():
+    water = molecule("H2O")
+    atoms = ase.Atoms(cell=np.eye(3) * 12, pbc=True)
+    for shift in ((0, 0, 0), (6, 0, 0), (0, 6, 0), (0, 0, 6)):
+        copy = water.copy()
+        copy.translate(shift)
+        atoms += copy
+    positions = np.repeat(atoms.positions[None], 5, axis=0)
+    rdfs = {rdf.pair: rdf for rdf in structure.compute_rdfs(make_series(positions, atoms.cell.array), atoms)}
+    # the O-H bond is 0.97 Å; the nearest hydrogen of another molecule is farther than 4 Å
+    assert rdfs["H-O"].counts[:, rdfs["H-O"].r < 4].sum() == 0 < rdfs["H-O"].counts.sum()
+
+
+def test_without_a_cell_there_is_no_rdf():
+    atoms = molecule("H2O")
+    assert (
+        structure.compute_rdfs(
+            make_series(np.repeat(atoms.positions[None], 9, axis=0), np.zeros((3, 3))), atoms
+        )
+        == []
+    )
+
+
+def test_the_distance_of_two_noisy_samples_of_one_profile_is_zero_within_its_error():
+    rng = np.random.default_rng(2)
+    inside = 0
+    for _ in range(200):
+        first, second = (1 + rng.normal(size=(10, 80)) for _ in range(2))
+        distance = estimate_distance(first, second)
+        inside += distance.value <= stats.t.isf(0.05, distance.dof) * distance.error
+    assert inside >= stats.binom.ppf(0.0005, 200, 0.95)
+
+
+def test_the_distance_of_two_profiles_is_their_rms_difference():
+    rng = np.random.default_rng(3)
+    values = [
+        estimate_distance(1.5 + rng.normal(size=(10, 80)), 1 + rng.normal(size=(10, 80))) for _ in range(100)
+    ]
+    # D^2 is unbiased: its mean over 100 trials is known to a tenth of one trial's error
+    squares = np.array([each.value**2 for each in values])
+    assert abs(squares.mean() - 0.25) <= 4 * squares.std() / np.sqrt(len(squares))
+
+
+def test_the_diffusion_coefficient_of_a_random_walk():
+    n_frames, n_atoms, spacing_ps, diffusion = 2000, 40, 0.02, 3.0
+    step = np.sqrt(2 * diffusion / motion.A2_PER_PS_IN_1E9_M2_PER_S * spacing_ps)
+    rng = np.random.default_rng(4)
+    walk = np.cumsum(rng.normal(scale=step, size=(n_frames, n_atoms, 3)), axis=0)
+    atoms = ase.Atoms("Ar" * n_atoms, positions=walk[0], cell=np.eye(3) * 50, pbc=True)
+    measured = motion.measure_diffusion(make_series(walk, atoms.cell.array, spacing_ps), atoms)["Ar"]
+    # the centre of mass takes 1 / N of the motion with it
+    assert abs(measured.value - diffusion * (1 - 1 / n_atoms)) <= 5 * measured.error
+    assert 0 < measured.error <= 0.2 * diffusion
+
+
+def test_the_spectrum_of_an_oscillator_has_its_frequency():
+    spacing_fs, wavenumber = 2.0, 1500.0
+    time_fs = np.arange(4000) * spacing_fs
+    velocity = np.cos(2 * np.pi * wavenumber * 2.99792458e-5 * time_fs)
+    velocities = np.zeros((4000, 3, 3))
+    velocities[:, 2, 1] = velocity
+    frequency, spectra = power_spectra(velocities, np.array([1, 1, 8]), spacing_fs)
+    assert spectra.shape == (1, 2, len(frequency))
+    assert spectra[0, 0].max() == 0  # the hydrogens rest
+    oxygen = spectra[0, 1]
+    assert abs(frequency[np.argmax(oxygen)] - wavenumber) <= frequency[1]
+    band = motion.find_highest_band(oxygen)
+    centre = motion.measure_band(np.repeat(oxygen[None], 3, axis=0), frequency, band)
+    assert abs(centre.value - wavenumber) <= 0.05 * frequency[1]
+
+
+def make_kinetic(temperature_K, n, rho, seed, atoms=30):
+    """Kinetic energies of canonical momenta that decay by rho from sample to sample."""
+    freedom = 3 * atoms - 3
+    noise = np.random.default_rng(seed).normal(size=(freedom, n)) * np.sqrt(1 - rho**2)
+    noise[:, 0] /= np.sqrt(1 - rho**2)
+    momenta = lfilter([1], [1, -rho], noise, axis=1)
+    return 0.5 * units.kB * temperature_K * (momenta**2).sum(axis=0)
+
+
+def kinetic_series(kinetic):
+    return make_series(
+        np.zeros((0, 30, 3)), np.eye(3), kinetic_eV=kinetic, time_ps=np.arange(len(kinetic)) * 1e-3
+    )
+
+
+def test_canonical_kinetic_energies_pass_the_chi_square_test_as_often_as_they_should():
+    p_values = [
+        thermal.test_kinetic_distribution(kinetic_series(make_kinetic(300, 2000, 0.8, seed)), 300)
+        for seed in range(200)
+    ]
+    assert sum(p < 0.01 for p in p_values) <= stats.binom.ppf(
+        0.9995, 200, 0.01 + 0.01
+    )  # the rest is correlation left
+    assert stats.kstest(p_values, "uniform").pvalue >= 1e-4
+
+
+def test_a_wrong_temperature_and_a_weak_coupling_thermostat_are_caught():
+    kinetic = make_kinetic(300, 4000, 0.8, 1)
+    assert thermal.test_kinetic_distribution(kinetic_series(1.1 * kinetic), 300) < 1e-6
+    calm = kinetic.mean() + 0.3 * (kinetic - kinetic.mean())
+    assert thermal.test_kinetic_distribution(kinetic_series(calm), 300) < 1e-6
+    assert abs(thermal.measure_kinetic_variance(kinetic_series(calm), 300).value - 0.09) <= 0.03
+    sound = thermal.measure_kinetic_variance(kinetic_series(kinetic), 300)
+    assert abs(sound.value - 1) <= 4 * sound.error
+    mean = thermal.measure_temperature(kinetic_series(kinetic))
+    assert abs(mean.value - 300) <= 4 * mean.error
+
+
+def test_density_and_volume_fluctuation_of_known_volumes():
+    rng = np.random.default_rng(5)
+    volume = rng.normal(1000, 20, size=4000)
+    series = make_series(
+        np.zeros((0, 2, 3)), np.eye(3), volume_A3=volume, pressure_bar=rng.normal(1, 100, size=4000)
+    )
+    assert (
+        abs(thermal.measure_density(series, 602.214076).value - 1) <= 0.002
+    )  # 1 g/cm^3 by Avogadro's number
+    fluctuation = thermal.measure_volume_fluctuation(series)
+    assert abs(fluctuation.value - 20) <= 4 * fluctuation.error <= 4
+    pressure = thermal.measure_pressure(series)
+    assert abs(pressure.value - 1) <= 4 * pressure.error
+
+
+def test_broken_and_formed_bonds_are_counted_and_vibrations_are_not():
+    atoms = molecule("H2O")
+    still, stretched, broken = (atoms.positions.copy() for _ in range(3))
+    stretched[1] = atoms.positions[0] + 1.3 * (atoms.positions[1] - atoms.positions[0])
+    broken[1] = atoms.positions[0] + 2.5 * (atoms.positions[1] - atoms.positions[0])
+    assert len(topology.find_topology(atoms).pairs) == 2
+    for frame, changed in ((stretched, 0), (broken, 1)):
+        series = make_series(np.array([still, frame, still]), np.zeros((3, 3)))
+        assert topology.measure_bonds(series, atoms).value == changed
+    formed = still.copy()
+    formed[2] = formed[1] + [0.5, 0, 0]
+    series = make_series(np.array([still, formed]), np.zeros((3, 3)))
+    assert topology.measure_bonds(series, atoms).value >= 1
+    assert abs(topology.measure_minimum_distance(series, atoms).value - 0.5) <= 1e-5
+
+
+def test_bonds_are_followed_through_the_faces_of_the_cell():
+    atoms = ase.Atoms("H2", positions=[[0.64, 5, 5], [9.9, 5, 5]], cell=np.eye(3) * 10, pbc=True)
+    other_image = atoms.positions + np.array([[0, 0, 0], [20, 0, 0]])
+    series = make_series(np.array([atoms.positions, other_image]), atoms.cell.array)
+    assert len(topology.find_topology(atoms).pairs) == 1
+    assert topology.measure_bonds(series, atoms).value == 0
+
+
+def run_spring(directory, timestep_fs, steps=2000):
+    """A vibrating H2 of energy 0.1 eV in velocity Verlet: its series."""
+    atoms = ase.Atoms("H2", positions=[[0, 0, 0], [0.74, 0, 0]])
+    momentum = np.sqrt(0.1 * atoms.get_masses()[0])
+    atoms.set_momenta([[momentum, 0, 0], [-momentum, 0, 0]])
+    case = Case("nve", ("spring.pt",), "x", "ase", timestep_fs=timestep_fs)
+    engine = AseEngine(case, atoms, {"spring": Potential("spring", Spring())}, lambda step: None)
+    plan = RunPlan("spring", 0, "main", 0, (Segment(0, "nve", "spring", steps, 0, timestep_fs, 0),))
+    execute_run(engine, plan, directory / str(timestep_fs), lambda step: None)
+    return load_run(directory / str(timestep_fs), plan)[0]
+
+
+def test_velocity_verlet_on_a_spring_has_no_drift_and_the_fluctuation_of_its_closed_form(tmp_path):
+    omega_squared = 2 * SPRING_eV_PER_A2 / ase.Atoms("H").get_masses()[0]
+    runs = {timestep_fs: run_spring(tmp_path, timestep_fs) for timestep_fs in (0.2, 0.4)}
+    for timestep_fs, series in runs.items():
+        # velocity Verlet conserves p^2/2m + k x^2/2 (1 - w^2 dt^2/4) exactly, so that E oscillates by
+        # E0 w^2 dt^2/4 cos^2(wt), whose standard deviation is E0 w^2 dt^2/4 / sqrt(8); next order: w^2 dt^2/4
+        half_phase = omega_squared * (timestep_fs * units.fs) ** 2 / 4
+        expected = 1000 * 0.1 / 2 * half_phase / np.sqrt(8)
+        rms = conservation.measure_fluctuation(series).value
+        assert abs(rms / expected - 1) <= 1.5 * half_phase
+        # the slope of an oscillation A cos(2wt) over a length L: at most 24 A / (2w L^2) from 4 blocks or more
+        frequency_per_ps = 2 * np.sqrt(omega_squared) * 1000 * units.fs
+        bound = 24 * np.sqrt(2) * rms / (frequency_per_ps * series.length_ps**2) / (1 - 1 / 16)
+        assert abs(conservation.measure_drift(series).value) <= bound
+        assert conservation.measure_drift_ratio(series).value <= 1e-3
+    exponent = conservation.measure_exponent(runs[0.2], runs[0.4])
+    assert abs(exponent.value - 2) <= np.log2(1 + 1.5 * half_phase)  # half_phase of the longer step
+
+
+def test_forces_are_compared_with_the_gradient_of_their_own_energy():
+    frames = [argon_box() for _ in range(4)]
+    for seed, frame in enumerate(frames):
+        frame.rattle(0.1, seed=seed)
+    sound = conservation.measure_gradient(frames, Argon())
+    # truncation h^2 / 6 E''' / |F| with h = 0.005 in 96 dimensions, and pairs at the cutoff
+    assert abs(sound.value - 1) <= 2e-4
+    scaled = conservation.measure_gradient(
+        frames, Faulty(Argon(), lambda results, *_: results["forces"].__imul__(1.01))
+    )
+    assert abs(scaled.value - sound.value / 1.01) <= 1e-6
+    curled = conservation.measure_gradient(frames, Faulty(Argon(), add_curl(3)))
+    assert abs(curled.value - 1) > 1e-3
+
+
+def test_the_shadow_of_known_errors():
+    frames = [argon_box() for _ in range(6)]
+    for seed, frame in enumerate(frames):
+        frame.rattle(0.1, seed=seed)
+
+    def spoil(results, atoms, call):
+        results["forces"] *= 1.01
+        results["energy"] += 0.001 * len(atoms) * call  # 1 meV/atom more in each frame
+
+    shadow = compare_frames(frames, np.arange(6) * 0.5, Faulty(Argon(), spoil), Argon())
+    measured = measure_shadow(shadow)
+    rms = np.sqrt(np.mean([1e6 * np.mean((0.01 * forces_of(frame)) ** 2) for frame in frames]))
+    assert abs(measured["force_rmse"].value - rms) <= 1e-9
+    assert abs(measured["force_slope"].value - 1.01) <= 1e-12
+    assert abs(measured["shadow_trend"].value - 2) <= 1e-9  # meV/atom/ps
+    assert abs(measured["shadow_energy"].value - np.std(np.arange(6))) <= 1e-9
+
+
+def forces_of(atoms):
+    copy = atoms.copy()
+    copy.calc = Argon()
+    return copy.get_forces()

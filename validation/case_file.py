@@ -1,0 +1,91 @@
+"""YAML or mapping <-> `Case`: keys are the fields of `Case`, anything else is refused.
+
+ensemble: nvt
+models: [water-fp32.pt]        # relative to the working directory, as on the command line
+reference: water
+length_ps: 20
+limits: {diffusion: 0.3}
+"""
+
+import dataclasses
+import difflib
+from pathlib import Path
+
+import yaml
+
+from mdplugin.errors import CaseError
+from mdplugin.validation.case import Case
+
+BUNDLED = Path(__file__).resolve().parent / "cases"
+_FIELDS = {each.name: each for each in dataclasses.fields(Case)}
+_TEXTS = ("ensemble", "reference", "engine", "structure")
+
+
+def bundled_cases() -> tuple[str, ...]:
+    """Names of the cases that come with the package."""
+    return tuple(sorted(file.stem for file in BUNDLED.glob("*.yaml")))
+
+
+def read_case(source: str, **changes) -> Case:
+    """Read a YAML file, or a bundled case by name; `changes` (command line) replace its values.
+
+    Raises:
+        CaseError: no such file, not YAML, an unknown key, or a value of the wrong kind.
+    """
+    path = BUNDLED / f"{source}.yaml" if source in bundled_cases() else Path(source)
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise CaseError(
+            f"{source}: expected a YAML file or one of {', '.join(bundled_cases())}; no such file"
+        ) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise CaseError(f"{source}: not a YAML file ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise CaseError(f"{source}: expected keys and values, got {type(content).__name__}")
+    return parse_case({**content, **changes}, source)
+
+
+def parse_case(content: dict, where: str) -> Case:
+    """A mapping as a `Case`.
+
+    Raises:
+        CaseError: an unknown or missing key, or a value of the wrong kind; names the key.
+    """
+    for key in content:
+        if key not in _FIELDS:
+            near = difflib.get_close_matches(str(key), _FIELDS, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else f"; the keys are {', '.join(_FIELDS)}"
+            raise CaseError(f"{where}: unknown key '{key}'{hint}")
+    missing = [name for name in ("ensemble", "models", "reference") if content.get(name) in (None, [], ())]
+    if missing:
+        raise CaseError(f"{where}: expected a value for {', '.join(missing)}, got none")
+    values = {name: _convert(name, value, where) for name, value in content.items() if value is not None}
+    try:
+        return Case(**values)
+    except CaseError as error:
+        raise CaseError(f"{where}: {error}") from error
+
+
+def _convert(name: str, value, where: str):
+    """Lists as tuples; the kind of texts, lists and mappings checked (numbers are checked by Case)."""
+    if name in ("models", "observables", "repeat"):
+        if not isinstance(value, (list, tuple)):
+            raise CaseError(f"{where}: {name}: expected a list, got {value!r}")
+        texts = name != "repeat"
+        if texts and not all(isinstance(item, (str, Path)) for item in value):
+            raise CaseError(f"{where}: {name}: expected a list of names, got {value!r}")
+        return tuple(str(item) if texts else item for item in value)
+    if name in _TEXTS and not isinstance(value, (str, Path)):
+        raise CaseError(f"{where}: {name}: expected a text, got {value!r}")
+    if name == "limits" and not isinstance(value, dict):
+        raise CaseError(f"{where}: limits: expected names and numbers, got {value!r}")
+    return str(value) if name in _TEXTS else value
+
+
+def describe_case(case: Case) -> dict:
+    """The case as plain values, which `parse_case` reads back."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in dataclasses.asdict(case).items()
+    }

@@ -1,0 +1,225 @@
+"""Estimates of candidate and reference -> tests: difference, error, effect size, p-values, outcome, advice.
+
+Replicas are compared in pairs: replica i of the candidate with replica i of the reference, which start from the same
+state. At constant energy replicas differ for good, and only pairs cancel that.
+
+With a difference d, its standard error s and a limit D two questions are asked of Student's t distribution:
+
+    fail   is |true difference| > D?   p_fail = P(|t s + D| >= |d|) under |true difference| = D, small if beyond
+    pass   is |true difference| < D?   p_pass = P(t s <= |d| - D), small if within (two one-sided tests)
+
+Neither shown means that the runs are too short to tell. p_fail is corrected for the number of tests of a case
+(Benjamini and Hochberg, J. R. Stat. Soc. B 57, 289 (1995)); requiring every observable to pass needs no correction
+(intersection-union test: Berger and Hsu, Stat. Sci. 11, 283 (1996)). Equivalence testing: Schuirmann,
+J. Pharmacokinet. Biopharm. 15, 657 (1987).
+"""
+
+import dataclasses
+import enum
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from mdplugin.validation.criteria import Criterion, Kind, find_criterion
+from mdplugin.validation.limits import Limit
+from mdplugin.validation.statistics import UNKNOWN, Estimate, combine_replicas, subtract
+
+
+class Outcome(enum.StrEnum):
+    """What a test or a whole case comes to; the worst test decides."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+
+EXIT_STATUS = {Outcome.PASS: 0, Outcome.FAIL: 1, Outcome.INCONCLUSIVE: 2}
+ONE_SIDED = (Kind.BOUND, Kind.EXCESS, Kind.DEFICIT, Kind.RATIO)
+
+
+@dataclass(frozen=True)
+class Test:
+    """One observable, judged.
+
+    Attributes:
+        observable: its name. title, unit: for people.
+        candidate, reference: means over replicas; reference is None where an absolute limit is set.
+        difference: with error and degrees of freedom, signed so that more is worse where only one side is; of a RATIO
+            the logarithm of candidate over reference.
+        allowed: largest difference that does not matter.
+        limit: the same for people, in `unit`; of a RATIO the largest candidate. reason: of the limit.
+        effect: difference over the reference's scatter between runs (Glass's Delta); NaN if that is not known.
+        p_fail: probability of a difference as large as this if the true one is at the limit, uncorrected.
+        p_corrected: the same, corrected for all tests of the case.
+        p_pass: probability of a difference as small as this if the true one is at the limit.
+        outcome: pass, fail, inconclusive.
+        advice: how much more is needed, where inconclusive.
+    """
+
+    observable: str
+    title: str
+    unit: str
+    candidate: Estimate
+    reference: Estimate | None
+    difference: Estimate
+    allowed: float
+    limit: float
+    reason: str
+    effect: float
+    p_fail: float
+    p_pass: float
+    p_corrected: float = math.nan
+    outcome: Outcome = Outcome.INCONCLUSIVE
+    advice: str = ""
+
+    @property
+    def sigma(self) -> float:
+        """The difference in its own standard errors."""
+        return self.difference.value / self.difference.error if self.difference.error else math.nan
+
+
+def compare_observable(
+    name: str, candidate: Sequence[Estimate], reference: Sequence[Estimate], limits: dict[str, Limit]
+) -> Test:
+    """The test of one observable, not yet corrected, from estimates per replica."""
+    criterion = find_criterion(name)
+    mine = combine_replicas(candidate)
+    compares = criterion.kind not in (Kind.BOUND, Kind.DEVIATION)
+    theirs = combine_replicas(reference) if compares else None
+    difference, allowed, limit = _difference(criterion, candidate, reference, limits)
+    p_fail, p_pass = _p_values(difference, allowed, one_sided=criterion.kind in ONE_SIDED)
+    scatter = (
+        float(np.std([each.value for each in reference], ddof=1))
+        if compares and len(reference) > 1
+        else math.nan
+    )
+    unit = f" {criterion.unit}" if criterion.unit else ""
+    return Test(
+        observable=name,
+        title=" ".join([criterion.title, name.partition(" ")[2]]).strip(),
+        unit=unit.strip(),
+        candidate=mine,
+        reference=theirs,
+        difference=difference,
+        allowed=allowed,
+        limit=limit,
+        reason=_reason(criterion, limit, limits),
+        effect=abs(difference.value) / scatter if scatter > 0 else math.nan,
+        p_fail=p_fail,
+        p_pass=p_pass,
+    )
+
+
+def _difference(
+    criterion: Criterion,
+    candidate: Sequence[Estimate],
+    reference: Sequence[Estimate],
+    limits: dict[str, Limit],
+) -> tuple[Estimate, float, float]:
+    """(difference, allowed, limit), as `Test` has them."""
+    limit = limits[criterion.limit].value
+    match criterion.kind:
+        case Kind.BOUND:
+            difference = combine_replicas(candidate)
+        case Kind.DEVIATION:
+            difference = subtract(combine_replicas(candidate), Estimate(criterion.target))
+        case Kind.RATIO:
+            factor, floor = limit, limits[criterion.floor].value
+            limit, difference = floor, combine_replicas(candidate)
+            if (largest := factor * combine_replicas(reference).value) > floor:
+                logarithms = combine_pairs(
+                    *([_logarithm(each) for each in side] for side in (candidate, reference))
+                )
+                return logarithms, math.log(factor), largest
+        case Kind.RELATIVE:
+            limit = max(limit * abs(combine_replicas(reference).value), criterion.least)
+            difference = combine_pairs(candidate, reference)
+        case Kind.DEFICIT:
+            difference = combine_pairs(reference, candidate)
+        case _:
+            difference = combine_pairs(candidate, reference)
+    return difference, limit, limit
+
+
+def _logarithm(estimate: Estimate) -> Estimate:
+    if not estimate.value > 0:
+        return UNKNOWN
+    return Estimate(math.log(estimate.value), estimate.error / estimate.value, estimate.dof)
+
+
+def combine_pairs(first: Sequence[Estimate], second: Sequence[Estimate]) -> Estimate:
+    """Mean of first - second over the replicas, which are in the same order."""
+    return combine_replicas([subtract(*pair) for pair in zip(first, second, strict=True)])
+
+
+def _reason(criterion: Criterion, limit: float, limits: dict[str, Limit]) -> str:
+    chosen = limits[criterion.limit]
+    if criterion.kind is Kind.RATIO:
+        floor = limits[criterion.floor]
+        return (
+            floor.reason
+            if limit == floor.value
+            else f"{chosen.value:.3g} times the reference's: {chosen.reason}"
+        )
+    if criterion.kind is Kind.RELATIVE:
+        return f"{chosen.value:g} {chosen.unit}: {chosen.reason}".replace(" : ", ": ")
+    return chosen.reason
+
+
+def _p_values(difference: Estimate, limit: float, *, one_sided: bool) -> tuple[float, float]:
+    """(p_fail, p_pass) of a difference; see the head of this file. NaN if the error is not known."""
+    value = difference.value if one_sided else abs(difference.value)
+    if math.isinf(value):
+        return 0.0, 1.0
+    if not difference.is_known:
+        return math.nan, math.nan
+    if difference.error == 0:
+        return (1.0, 0.0) if value <= limit else (0.0, 1.0)
+    t = stats.t(difference.dof)
+    inside = float(t.cdf((value - limit) / difference.error))
+    beyond = float(t.sf((value - limit) / difference.error))
+    if not one_sided:
+        beyond += float(t.sf((value + limit) / difference.error))
+    return min(1.0, beyond), inside
+
+
+def judge_tests(tests: Sequence[Test], limits: dict[str, Limit]) -> tuple[Test, ...]:
+    """The tests with corrected p-values, outcomes and advice."""
+    known = [index for index, test in enumerate(tests) if math.isfinite(test.p_fail)]
+    corrected = np.full(len(tests), math.nan)
+    if known:
+        corrected[known] = stats.false_discovery_control(
+            [tests[index].p_fail for index in known], method="bh"
+        )
+    judged = []
+    for test, p_corrected in zip(tests, corrected.tolist(), strict=True):
+        outcome, advice = Outcome.INCONCLUSIVE, ""
+        if p_corrected < limits["false_alarm"].value:
+            outcome = Outcome.FAIL
+        elif test.p_pass < limits["false_pass"].value:
+            outcome = Outcome.PASS
+        else:
+            advice = _advise(test, limits["false_pass"].value)
+        judged.append(dataclasses.replace(test, p_corrected=p_corrected, outcome=outcome, advice=advice))
+    return tuple(judged)
+
+
+MAX_FACTOR = 1000
+
+
+def _advise(test: Test, level: float) -> str:
+    """How many times more data a decision needs, if the difference stays what it is."""
+    if not test.difference.is_known:
+        return "too few samples for an error bar: longer runs"
+    gap = abs(test.allowed - abs(test.difference.value))
+    factor = (test.difference.error * stats.norm.isf(level) / gap) ** 2 if gap > 0 else math.inf
+    if factor > MAX_FACTOR:
+        return "the difference is as large as the limit: no length of run will tell"
+    # few degrees of freedom alone can keep a sufficient error from deciding
+    factor = max(2.0, factor)
+    if find_criterion(test.observable).is_slope:  # its variance falls with the third power of the length
+        return f"about {factor ** (1 / 3):.1f} times the length, or {math.ceil(factor)} times the replicas"
+    return f"about {math.ceil(factor)} times the length, or the replicas"

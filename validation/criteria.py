@@ -1,0 +1,85 @@
+"""What is asked of each observable: which comparison, which limit, which unit."""
+
+import enum
+from dataclasses import dataclass
+
+
+class Kind(enum.StrEnum):
+    """How a candidate's estimate becomes a difference with a limit."""
+
+    DIFFERENCE = "difference"  # |candidate - reference| <= limit
+    RELATIVE = "relative"  # |candidate - reference| <= limit |reference|, at least the floor
+    DEVIATION = "deviation"  # |candidate - target| <= limit
+    BOUND = "bound"  # candidate <= limit
+    EXCESS = "excess"  # candidate - reference <= limit
+    DEFICIT = "deficit"  # reference - candidate <= limit
+    RATIO = "ratio"  # candidate <= limit times the reference, or the floor
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """How an observable is judged.
+
+    Attributes:
+        kind: of comparison.
+        limit: name in limits.py. floor: name of a limit below which nothing matters, for RATIO.
+        title: for people. unit: of the observable.
+        target: for DEVIATION. least: smallest limit in the observable's unit, for RELATIVE.
+        is_slope: a slope in time, whose error falls faster with the length of a run than a mean's.
+    """
+
+    kind: Kind
+    limit: str
+    title: str
+    unit: str = ""
+    floor: str = ""
+    target: float = 0.0
+    least: float = 0.0
+    is_slope: bool = False
+
+
+_DRIFT = "drift_meV_per_atom_per_ps"
+CRITERIA = {
+    "energy_drift": Criterion(
+        Kind.DIFFERENCE, _DRIFT, "drift of the conserved energy", "meV/atom/ps", is_slope=True
+    ),
+    "drift_ratio": Criterion(Kind.BOUND, "drift_ratio", "drift against thermal fluctuation", is_slope=True),
+    "energy_fluctuation": Criterion(
+        Kind.RATIO, "fluctuation_factor", "fluctuation of the total energy", "meV/atom",
+        floor="fluctuation_floor_meV_per_atom",
+    ),
+    "timestep_exponent": Criterion(Kind.DIFFERENCE, "timestep_exponent", "exponent of the fluctuation with dt"),
+    "momentum": Criterion(Kind.BOUND, "momentum_ratio", "change of the momentum"),
+    "angular_momentum": Criterion(Kind.BOUND, "angular_momentum_ratio", "change of the angular momentum"),
+    "reversal": Criterion(Kind.BOUND, "reversal_A", "error of time reversal", "Å"),
+    "gradient": Criterion(Kind.DEVIATION, "gradient", "forces over energy gradient", target=1.0),
+    "force_rmse": Criterion(Kind.BOUND, "force_rmse_meV_per_A", "force error (rms)", "meV/Å"),
+    "force_slope": Criterion(Kind.DEVIATION, "force_slope", "force regression slope", target=1.0),
+    "shadow_energy": Criterion(
+        Kind.BOUND, "shadow_energy_meV_per_atom", "energy difference on its own frames (std)", "meV/atom"
+    ),
+    "shadow_trend": Criterion(
+        Kind.DEVIATION, _DRIFT, "trend of the energy difference", "meV/atom/ps", is_slope=True
+    ),
+    "temperature": Criterion(Kind.DEVIATION, "temperature", "temperature over the thermostat's", target=1.0),
+    "kinetic_distribution": Criterion(
+        Kind.DEVIATION, "kinetic_variance", "variance of the kinetic energy over canonical", target=1.0
+    ),
+    "rdf": Criterion(Kind.BOUND, "rdf_rms", "g(r), rms distance from float64"),
+    "rdf_peak_height": Criterion(Kind.RELATIVE, "rdf_peak_height", "g(r), first peak's height"),
+    "rdf_peak_position": Criterion(Kind.DIFFERENCE, "rdf_peak_position_A", "g(r), first peak's position", "Å"),
+    "coordination": Criterion(Kind.RELATIVE, "coordination", "coordination number", least=0.02),
+    "diffusion": Criterion(Kind.RELATIVE, "diffusion", "diffusion coefficient", "1e-9 m²/s", least=0.05),
+    "vdos_distance": Criterion(Kind.BOUND, "vdos_distance", "vibrational spectrum, distance from float64"),
+    "vdos_shift": Criterion(Kind.DIFFERENCE, "vdos_shift_per_cm", "highest vibrational band, mean", "cm⁻¹"),
+    "density": Criterion(Kind.RELATIVE, "density", "density", "g/cm³"),
+    "pressure": Criterion(Kind.DIFFERENCE, "pressure_bar", "pressure", "bar"),
+    "volume_fluctuation": Criterion(Kind.RELATIVE, "volume_fluctuation", "fluctuation of the volume", "Å³"),
+    "bonds": Criterion(Kind.EXCESS, "bonds_changed", "bonds broken or formed"),
+    "minimum_distance": Criterion(Kind.DEFICIT, "minimum_distance_A", "smallest distance", "Å"),
+}  # fmt: skip
+
+
+def find_criterion(observable: str) -> Criterion:
+    """The criterion of an observable; what follows a blank (a pair, an element) names a case of it."""
+    return CRITERIA[observable.partition(" ")[0]]

@@ -1,0 +1,211 @@
+"""Evidence -> PNGs: energy against time, radial distributions, temperature, spectra, shadow error, speed and fidelity."""
+
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy import stats
+
+from mdplugin.validation.case import REFERENCE
+from mdplugin.validation.statistics import combine_replicas
+
+MAX_POINTS = 2000
+
+
+def draw_figures(report, evidence: dict, directory: Path) -> list[str]:
+    """Write the figures for which there is something to show; their file names."""
+    written = []
+    for name, draw in _FIGURES.items():
+        figure = draw(report, evidence)
+        if figure is None:
+            continue
+        with warnings.catch_warnings():
+            # a name in a script that the font does not have is drawn as boxes, which harms nobody
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            figure.savefig(directory / f"{name}.png", format="png", dpi=110)
+        written.append(f"{name}.png")
+    return written
+
+
+def _color(report, label: str) -> str:
+    if label == REFERENCE:
+        return "0.55"
+    return f"C{report.case.labels.index(label) % 10}"
+
+
+def _plot(axes, x, y, **options) -> None:
+    stride = max(1, len(x) // MAX_POINTS)
+    axes.plot(x[::stride], y[::stride], **options)
+
+
+def _series(evidence, label):
+    return [
+        replica.main
+        for replica in evidence[label].replicas
+        if replica.main is not None and replica.main.steps
+    ]
+
+
+def _draw_energy(report, evidence):
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    axes = figure.subplots()
+    reference = [np.abs(run.conserved_meV_per_atom).max() for run in _series(evidence, REFERENCE)]
+    if not reference or not math.isfinite(max(reference)):
+        return None
+    for label in evidence:
+        for number, run in enumerate(_series(evidence, label)):
+            _plot(
+                axes, run.time_ps, run.conserved_meV_per_atom, color=_color(report, label), linewidth=0.8,
+                label=label if number == 0 else None,
+            )  # fmt: skip
+            if run.failure is not None:
+                axes.axvline(run.length_ps, color="tab:red", linewidth=1)
+    runs = [
+        run.conserved_meV_per_atom
+        for label in evidence
+        for run in _series(evidence, label)
+        if run.failure is None
+    ]
+    largest = max(np.abs(values).max() for values in runs)
+    axes.set_ylim(
+        -1.05 * largest - 1e-9, 1.05 * largest + 1e-9
+    )  # an explosion would squeeze the rest to a line
+    axes.set_ylabel("conserved energy − its start, meV/atom")
+    axes.set_xlabel("time, ps")
+    _legend(axes)
+    return figure
+
+
+def _legend(axes) -> None:
+    legend = axes.legend(loc="best", frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # it holds a file's name, which is no TeX
+
+
+def _draw_rdfs(report, evidence):
+    pairs = list(evidence[REFERENCE].measurement.rdfs)
+    if not pairs:
+        return None
+    figure = Figure(figsize=(9, 3.2 * len(pairs)), layout="constrained")
+    for axes, pair in zip(np.atleast_1d(figure.subplots(len(pairs), 1)), pairs, strict=True):
+        own = np.array([rdf.mean for rdf in evidence[REFERENCE].measurement.rdfs[pair]])
+        r = evidence[REFERENCE].measurement.rdfs[pair][0].r
+        axes.fill_between(r, own.min(axis=0), own.max(axis=0), color="0.75", label="float64, all replicas")
+        for label in report.case.labels:
+            rdfs = evidence[label].measurement.rdfs.get(pair)
+            if rdfs:
+                mean = np.mean([rdf.mean for rdf in rdfs], axis=0)
+                axes.plot(r, mean, color=_color(report, label), linewidth=1, label=label)
+        axes.set_ylabel(f"g({pair})")
+        _legend(axes)
+    axes.set_xlabel("r, Å")
+    return figure
+
+
+def _draw_temperature(report, evidence):
+    if report.case.ensemble == "nve":
+        return None
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axes = figure.subplots()
+    case = report.case
+    values = {
+        label: [run.temperature_K for run in _series(evidence, label) if run.failure is None]
+        for label in evidence
+    }
+    known = [np.concatenate(each) for each in values.values() if each]
+    if not known:
+        return None
+    edges = np.linspace(min(map(np.min, known)), max(map(np.max, known)), 50)
+    for label, each in values.items():
+        if each:
+            axes.hist(
+                np.concatenate(each),
+                edges,
+                density=True,
+                histtype="step",
+                color=_color(report, label),
+                label=label,
+            )
+    half = _series(evidence, REFERENCE)[0].degrees_of_freedom / 2
+    axes.plot(
+        edges, stats.gamma.pdf(edges / case.temperature_K * half, half) * half / case.temperature_K, "k--",
+        linewidth=0.8, label="canonical",
+    )  # fmt: skip
+    axes.set_xlabel("temperature, K")
+    axes.set_yticks([])
+    _legend(axes)
+    return figure
+
+
+def _draw_spectrum(report, evidence):
+    if not evidence[REFERENCE].measurement.spectra:
+        return None
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for label, each in evidence.items():
+        if each.measurement.spectra:
+            mean = np.mean([spectra.mean(axis=0) for spectra in each.measurement.spectra], axis=0)
+            axes.plot(
+                each.measurement.frequency_per_cm, mean, color=_color(report, label), linewidth=1, label=label
+            )
+    axes.set_xlim(0, 4500)
+    axes.set_xlabel("wavenumber, cm⁻¹")
+    axes.set_ylabel("density of states, cm")
+    _legend(axes)
+    return figure
+
+
+def _draw_shadow(report, evidence):
+    labels = [label for label in report.case.labels if evidence[label].shadows]
+    if not labels:
+        return None
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for label in labels:
+        for number, shadow in enumerate(evidence[label].shadows):
+            axes.plot(
+                shadow.time_ps, shadow.energy_meV_per_atom, ".-", color=_color(report, label), linewidth=0.7,
+                label=label if number == 0 else None,
+            )  # fmt: skip
+    axes.set_xlabel("time, ps")
+    axes.set_ylabel("E − E(float64), meV/atom")
+    _legend(axes)
+    return figure
+
+
+def _draw_plane(report, evidence):
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    shown = 0
+    for label in report.case.labels:
+        errors = evidence[label].measurement.values.get("force_rmse")
+        speed = report.speeds[label]
+        if not errors or not math.isfinite(speed):
+            continue
+        error = combine_replicas(errors).value
+        if not error > 0:
+            continue
+        axes.plot(speed, error, "o", color=_color(report, label), label=label)
+        shown += 1
+    if not shown:
+        return None
+    if math.isfinite(report.speeds[REFERENCE]):
+        axes.axvline(report.speeds[REFERENCE], color="0.55", linewidth=1, label="float64")
+    axes.set_yscale("log")
+    axes.set_xlim(left=0)
+    axes.set_xlabel("ms per step")
+    axes.set_ylabel("force error (rms), meV/Å")
+    _legend(axes)
+    return figure
+
+
+_FIGURES = {
+    "energy": _draw_energy,
+    "radial-distribution": _draw_rdfs,
+    "temperature": _draw_temperature,
+    "vibrational-spectrum": _draw_spectrum,
+    "shadow-energy": _draw_shadow,
+    "speed-and-fidelity": _draw_plane,
+}

@@ -1,0 +1,129 @@
+"""Runs of one potential -> its observables: one estimate per replica, profiles for those that need a common window."""
+
+from dataclasses import dataclass, field
+
+import ase
+import numpy as np
+
+from mdplugin.validation.case import Case
+from mdplugin.validation.observables import conservation, motion, structure, thermal, topology
+from mdplugin.validation.series import Failure, Series
+from mdplugin.validation.statistics import Estimate, scale
+
+
+@dataclass(frozen=True)
+class Replica:
+    """The runs of one replica.
+
+    Attributes:
+        main, coarse, reversal: series by kind of run; None where it was not asked for or its preparation failed.
+        preparation: where the preparation broke off, or None.
+    """
+
+    main: Series | None
+    coarse: Series | None = None
+    reversal: Series | None = None
+    preparation: Failure | None = None
+
+    @property
+    def failure(self) -> str | None:
+        """What went wrong first, in words, or None."""
+        if self.preparation is not None:
+            return f"preparation fails at step {self.preparation.step}: {self.preparation.reason}"
+        for kind in ("main", "coarse", "reversal"):
+            series = getattr(self, kind)
+            if series is not None and series.failure is not None:
+                where = {"main": "run", "coarse": "run with the coarse timestep", "reversal": "reversal"}[
+                    kind
+                ]
+                return f"{where} fails at step {series.failure.step} ({series.length_ps:.3g} ps): {series.failure.reason}"
+        return None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured of one potential.
+
+    Attributes:
+        values: observable -> one estimate per replica.
+        rdfs: pair -> one Rdf per replica.
+        spectra: (n_windows, n_frequencies) normalised, per replica; frequency_per_cm: (n_frequencies,).
+        failures: in words, of the replicas that broke off; they have no values.
+        ms_per_step: median of all main runs.
+        temperature_K: mean of all main runs.
+    """
+
+    values: dict[str, list[Estimate]]
+    rdfs: dict[str, list[structure.Rdf]] = field(default_factory=dict)
+    spectra: list[np.ndarray] = field(default_factory=list)
+    frequency_per_cm: np.ndarray | None = None
+    failures: tuple[str, ...] = ()
+    ms_per_step: float = np.nan
+    temperature_K: float = np.nan
+
+
+def measure_replicas(case: Case, atoms: ase.Atoms, replicas: list[Replica]) -> Measurement:
+    """Observables of all replicas that did not fail."""
+    sound = [replica for replica in replicas if replica.failure is None and replica.main is not None]
+    failures = [f"replica {i}: {each.failure}" for i, each in enumerate(replicas) if each.failure is not None]
+    chosen, values = case.chosen_observables, {}
+    for replica in sound:
+        for name, estimate in _measure_replica(case, atoms, replica, chosen).items():
+            values.setdefault(name, []).append(estimate)
+    rdfs: dict[str, list[structure.Rdf]] = {}
+    if "rdf" in chosen or "coordination" in chosen:
+        for replica in sound:
+            for rdf in structure.compute_rdfs(replica.main, atoms):
+                rdfs.setdefault(rdf.pair, []).append(rdf)
+    spectra, frequency = [], None
+    if "vdos" in chosen and all(len(replica.main.spectrum) for replica in sound):
+        spectra = [motion.density_of_states(replica.main, atoms.numbers) for replica in sound]
+        frequency = sound[0].main.frequency_per_cm if sound else None
+    walls = [
+        replica.main.wall_s[1:] for replica in replicas if replica.main is not None and replica.main.steps
+    ]
+    temperatures = [float(replica.main.temperature_K.mean()) for replica in sound]
+    return Measurement(
+        values=values,
+        rdfs=rdfs,
+        spectra=spectra,
+        frequency_per_cm=frequency,
+        failures=tuple(failures),
+        ms_per_step=1000 * float(np.median(np.concatenate(walls))) if walls else np.nan,
+        temperature_K=float(np.mean(temperatures)) if temperatures else np.nan,
+    )
+
+
+def _measure_replica(
+    case: Case, atoms: ase.Atoms, replica: Replica, chosen: tuple[str, ...]
+) -> dict[str, Estimate]:
+    main, temperature = replica.main, case.temperature_K
+    values = {}
+    recipes = {
+        "energy_drift": lambda: conservation.measure_drift(main),
+        "drift_ratio": lambda: conservation.measure_drift_ratio(main),
+        "energy_fluctuation": lambda: conservation.measure_fluctuation(main),
+        "timestep_exponent": lambda: conservation.measure_exponent(main, replica.coarse),
+        "momentum": lambda: conservation.measure_momentum(main, atoms, temperature),
+        "reversal": lambda: conservation.measure_reversal(replica.reversal),
+        "temperature": lambda: scale(thermal.measure_temperature(main), 1 / temperature),
+        "kinetic_distribution": lambda: thermal.measure_kinetic_variance(main, temperature),
+        "density": lambda: thermal.measure_density(main, float(atoms.get_masses().sum())),
+        "pressure": lambda: thermal.measure_pressure(main),
+        "volume_fluctuation": lambda: thermal.measure_volume_fluctuation(main),
+        "bonds": lambda: topology.measure_bonds(main, atoms),
+        "minimum_distance": lambda: topology.measure_minimum_distance(main, atoms),
+    }
+    for name in chosen:
+        if name in recipes:
+            values[name] = recipes[name]()
+    if "angular_momentum" in chosen and not atoms.pbc.any():
+        values["angular_momentum"] = conservation.measure_angular_momentum(main, atoms, temperature)
+    if "kinetic_distribution" in chosen:
+        values["kinetic_p_value"] = Estimate(thermal.test_kinetic_distribution(main, temperature))
+    if "diffusion" in chosen:
+        for symbol, estimate in motion.measure_diffusion(main, atoms).items():
+            values[f"diffusion {symbol}"] = estimate
+    if "energy_drift" in values and not np.isfinite(values["energy_drift"].value):
+        del values["energy_drift"]  # the integrator does not say what it conserves
+    return values

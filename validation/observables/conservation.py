@@ -1,0 +1,99 @@
+"""Energy, momentum, and reversibility: what Newton's equations conserve."""
+
+import ase
+import numpy as np
+from ase import units
+from ase.calculators.calculator import Calculator
+
+from mdplugin.validation.series import Series
+from mdplugin.validation.statistics import UNKNOWN, Estimate, detrend, estimate_mean, fit_slope, scale
+
+
+def measure_drift(series: Series) -> Estimate:
+    """Slope of the conserved quantity, meV/atom/ps: E in nve, E less the thermostat's heat in nvt."""
+    values = series.conserved_meV_per_atom
+    if not np.isfinite(values).all():
+        return UNKNOWN
+    return fit_slope(series.time_ps, values)
+
+
+def measure_drift_ratio(series: Series) -> Estimate:
+    """|slope of E| T / std(E_kin), both per atom (mlipaudit)."""
+    drift = fit_slope(series.time_ps, series.total_meV_per_atom)
+    thermal = 1000 * float(np.std(series.kinetic_eV)) / series.n_atoms
+    if not thermal > 0:
+        return UNKNOWN
+    ratio = scale(drift, series.length_ps / thermal)
+    return Estimate(abs(ratio.value), ratio.error, ratio.dof)
+
+
+def measure_fluctuation(series: Series) -> Estimate:
+    """Rms of E about its line, meV/atom."""
+    return root(estimate_mean(detrend(series.time_ps, series.total_meV_per_atom) ** 2))
+
+
+def root(square: Estimate) -> Estimate:
+    """The square root of a mean square, with its error to first order."""
+    value = np.sqrt(square.value)
+    return Estimate(float(value), float(square.error / (2 * value)) if value > 0 else 0.0, square.dof)
+
+
+def measure_exponent(fine: Series, coarse: Series) -> Estimate:
+    """p of rms(E) ~ dt^p from runs with two timesteps; 2 for velocity Verlet on a smooth surface."""
+    steps = [float(series.time_ps[1]) for series in (fine, coarse)]
+    first, second = (measure_fluctuation(series) for series in (fine, coarse))
+    if not (first.value > 0 and second.value > 0):
+        return UNKNOWN
+    log = np.log(steps[1] / steps[0])
+    error = np.hypot(first.error / first.value, second.error / second.value) / log
+    return Estimate(float(np.log(second.value / first.value) / log), float(error), min(first.dof, second.dof))
+
+
+def measure_momentum(series: Series, atoms: ase.Atoms, temperature_K: float) -> Estimate:
+    """Largest |P - P(0)| / sqrt(3 M kT)."""
+    change = np.linalg.norm(series.momentum - series.momentum[:1], axis=1).max(initial=0.0)
+    return Estimate(float(change / np.sqrt(3 * atoms.get_masses().sum() * units.kB * temperature_K)))
+
+
+def measure_angular_momentum(series: Series, atoms: ase.Atoms, temperature_K: float) -> Estimate:
+    """Largest |L - L(0)| / sqrt(kT sum m r^2); only without periods is L conserved."""
+    change = np.linalg.norm(series.angular_momentum - series.angular_momentum[:1], axis=1).max(initial=0.0)
+    relative = atoms.positions - atoms.get_center_of_mass()
+    inertia = float((atoms.get_masses()[:, None] * relative**2).sum())
+    return Estimate(float(change / np.sqrt(units.kB * temperature_K * inertia)))
+
+
+def measure_reversal(series: Series) -> Estimate:
+    """Rms distance in Å from the start after a run forward and, with velocities reversed, back."""
+    if len(series.positions) < 2:
+        return UNKNOWN
+    return Estimate(float(np.sqrt(((series.positions[-1] - series.positions[0]) ** 2).sum(axis=1).mean())))
+
+
+GRADIENT_STEP_A = 5e-4  # rms per coordinate: truncation below 1e-4, rounding of fp32 below 1e-4
+
+
+def measure_gradient(frames: list[ase.Atoms], calculator: Calculator) -> Estimate:
+    """-dE/ds by central differences along the forces, over |F|: 1 where forces are the gradient of the energy."""
+    ratios = []
+    for frame in frames:
+        atoms = frame.copy()
+        atoms.calc = calculator
+        forces = atoms.get_forces()
+        size = np.linalg.norm(forces)
+        if not size > 0:
+            return UNKNOWN
+        start, energies = atoms.positions.copy(), []
+        length = GRADIENT_STEP_A * np.sqrt(forces.size)
+        for step in (length, -length):
+            atoms.positions = start + step * forces / size
+            energies.append(atoms.get_potential_energy())
+        ratios.append((energies[1] - energies[0]) / (2 * length) / size)
+    return mean_of_independent(np.array(ratios))
+
+
+def mean_of_independent(values: np.ndarray) -> Estimate:
+    """Mean and standard error of values that do not correlate; UNKNOWN of fewer than 3."""
+    if len(values) < 3 or not np.isfinite(values).all():
+        return UNKNOWN
+    return Estimate(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))), len(values) - 1)

@@ -1,0 +1,140 @@
+"""Radial distribution functions by MDAnalysis, with raw counts; peaks and coordination numbers from them."""
+
+import itertools
+from dataclasses import dataclass
+
+import ase
+import numpy as np
+from ase.cell import Cell
+from ase.data import chemical_symbols
+from MDAnalysis.analysis.rdf import InterRDF
+
+from mdplugin.validation.observables.conservation import mean_of_independent
+from mdplugin.validation.observables.trajectory import make_universe
+from mdplugin.validation.series import Series
+from mdplugin.validation.statistics import UNKNOWN, Estimate
+
+BIN_A = 0.05
+MAX_R_A = 8.0
+N_BLOCKS = 5  # of a run, for error bars
+SMOOTH_BINS = 3
+
+
+@dataclass(frozen=True)
+class Rdf:
+    """g(r) of one pair of elements in one run.
+
+    Attributes:
+        pair: symbols, "O-H".
+        r: (n_bins,) centres, Å.
+        g: (n_blocks, n_bins) of consecutive blocks of frames.
+        counts: (n_blocks, n_bins) pairs found, summed over the frames of a block.
+        density_per_A3: of the second element.
+    """
+
+    pair: str
+    r: np.ndarray
+    g: np.ndarray
+    counts: np.ndarray
+    density_per_A3: float
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(n_bins,) g(r) of the run."""
+        return self.g.mean(axis=0)
+
+
+def compute_rdfs(series: Series, atoms: ase.Atoms) -> list[Rdf]:
+    """g(r) of every pair of elements; pairs within a molecule of the first frame do not count.
+
+    Empty without a cell, where no density is defined, and of fewer frames than blocks.
+    """
+    if not atoms.pbc.all() or len(series.positions) < N_BLOCKS:
+        return []
+    widths = [np.abs(np.linalg.det(cell)) / np.linalg.norm(_faces(cell), axis=1) for cell in series.cells]
+    r_max = min(MAX_R_A, 0.5 * float(np.min(widths)))
+    n_bins = int(r_max / BIN_A)
+    edges = np.linspace(0, len(series.positions), N_BLOCKS + 1).astype(int)
+    universes = [make_universe(series, atoms, slice(*block)) for block in itertools.pairwise(edges)]
+    elements = [chemical_symbols[number] for number in np.unique(atoms.numbers)]
+    volume = float(np.mean([Cell(cell).volume for cell in series.cells]))
+    rdfs = []
+    for first, second in itertools.combinations_with_replacement(elements, 2):
+        results = [_run_rdf(universe, first, second, n_bins) for universe in universes]
+        number = int((atoms.symbols == second).sum())
+        rdfs.append(
+            Rdf(
+                pair=f"{first}-{second}",
+                r=results[0].bins,
+                g=np.array([result.rdf for result in results]),
+                counts=np.array([result.count for result in results]),
+                density_per_A3=number / volume,
+            )
+        )
+    return rdfs
+
+
+def _faces(cell: np.ndarray) -> np.ndarray:
+    return np.cross(cell[[1, 2, 0]], cell[[2, 0, 1]])
+
+
+def _run_rdf(universe, first: str, second: str, n_bins: int):
+    groups = [universe.select_atoms(f"name {symbol}") for symbol in (first, second)]
+    # a crystal is one molecule: there every pair counts but an atom and itself
+    options = {"exclude_same": "residue"} if universe.residues.n_residues > 1 else {"exclusion_block": None}
+    if universe.residues.n_residues == 1 and first == second:
+        options = {"exclusion_block": (1, 1)}
+    return InterRDF(*groups, nbins=n_bins, range=(0.0, n_bins * BIN_A), **options).run().results
+
+
+@dataclass(frozen=True)
+class Shell:
+    """The first shell of a mean g(r): where its peak is looked for, and where it ends."""
+
+    low: float
+    high: float
+    end: float
+
+
+def find_shell(r: np.ndarray, g: np.ndarray) -> Shell | None:
+    """The first maximum above 1 of the smoothed g, and the minimum after it; None where there is none."""
+    smooth = np.convolve(g, np.ones(SMOOTH_BINS) / SMOOTH_BINS, mode="same")
+    above = np.flatnonzero(smooth > 1)
+    if len(above) == 0:
+        return None
+    first = above[0]
+    below = np.flatnonzero(smooth[first:] < 1)
+    after = first + below[0] if len(below) else len(g)
+    rising = np.flatnonzero(smooth[after:] > 1)
+    last = after + rising[0] if len(rising) else len(g)
+    end = r[after + np.argmin(smooth[after:last])] if after < len(g) else r[-1]
+    return Shell(float(r[first]), float(r[min(after, len(g) - 1)]), float(end))
+
+
+def measure_shell(rdf: Rdf, shell: Shell) -> dict[str, Estimate]:
+    """Height and position of the first peak, and the number of neighbours within the shell."""
+    peaks = [_find_peak(rdf.r, g, shell) for g in rdf.g]
+    if any(peak is None for peak in peaks):
+        return {name: UNKNOWN for name in ("rdf_peak_position", "rdf_peak_height", "coordination")}
+    positions, heights = np.array(peaks).T
+    inside = rdf.r <= shell.end
+    width = rdf.r[1] - rdf.r[0]
+    neighbours = (4 * np.pi * rdf.density_per_A3 * width * rdf.r**2 * rdf.g)[:, inside].sum(axis=1)
+    return {
+        "rdf_peak_position": mean_of_independent(positions),
+        "rdf_peak_height": mean_of_independent(heights),
+        "coordination": mean_of_independent(neighbours),
+    }
+
+
+def _find_peak(r: np.ndarray, g: np.ndarray, shell: Shell) -> tuple[float, float] | None:
+    """Vertex of the parabola through the 5 bins around the largest value in the shell."""
+    window = np.flatnonzero((r >= shell.low) & (r <= shell.high))
+    if len(window) == 0:
+        return None
+    top = int(window[np.argmax(g[window])])
+    near = slice(max(0, top - 2), top + 3)
+    a, b, c = np.polyfit(r[near] - r[top], g[near], 2)
+    if a >= 0:
+        return float(r[top]), float(g[top])
+    return float(r[top] - b / (2 * a)), float(c - b**2 / (4 * a))

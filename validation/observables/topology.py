@@ -1,0 +1,79 @@
+"""Bonds and contacts: does the system stay what it was?"""
+
+from dataclasses import dataclass
+
+import ase
+import numpy as np
+from ase.data import covalent_radii
+from MDAnalysis.lib.distances import calc_bonds, self_capped_distance
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from mdplugin.validation.series import Series
+from mdplugin.validation.statistics import Estimate
+
+BONDED, BROKEN, FORMED = 1.2, 1.5, 1.1  # times the sum of the covalent radii; the gaps keep vibrations out
+CONTACT_A = 3.0  # pairs farther apart are no contact
+
+
+@dataclass(frozen=True)
+class Topology:
+    """The bonds of the first frame.
+
+    Attributes:
+        pairs: (n_bonds, 2) atom indices, i < j.
+        molecule: (n_atoms,) number of the connected component.
+    """
+
+    pairs: np.ndarray
+    molecule: np.ndarray
+
+
+def find_topology(atoms: ase.Atoms) -> Topology:
+    """Pairs nearer than 1.2 times the sum of their covalent radii."""
+    pairs, distances = find_contacts(atoms.positions, box_of(atoms.cell.array, atoms.pbc))
+    radii = covalent_radii[atoms.numbers]
+    bonded = pairs[distances < BONDED * (radii[pairs[:, 0]] + radii[pairs[:, 1]])]
+    ones = np.ones(len(bonded))
+    graph = coo_matrix((ones, (bonded[:, 0], bonded[:, 1])), shape=(len(atoms), len(atoms)))
+    return Topology(bonded, connected_components(graph, directed=False)[1])
+
+
+def measure_bonds(series: Series, atoms: ase.Atoms) -> Estimate:
+    """Bonds broken and formed, in the worst frame."""
+    topology, radii = find_topology(atoms), covalent_radii[atoms.numbers]
+    known = {tuple(pair) for pair in topology.pairs.tolist()}
+    old = radii[topology.pairs].sum(axis=1)
+    worst = 0
+    for positions, cell in zip(series.positions, series.cells, strict=True):
+        box = box_of(cell, atoms.pbc)
+        lengths = calc_bonds(positions[topology.pairs[:, 0]], positions[topology.pairs[:, 1]], box=box)
+        pairs, distances = find_contacts(positions, box)
+        close = pairs[distances < FORMED * radii[pairs].sum(axis=1)]
+        changed = int((lengths > BROKEN * old).sum()) + sum(
+            tuple(pair) not in known for pair in close.tolist()
+        )
+        worst = max(worst, changed)
+    return Estimate(float(worst))
+
+
+def measure_minimum_distance(series: Series, atoms: ase.Atoms) -> Estimate:
+    """Smallest distance between two atoms in any stored frame, Å."""
+    smallest = np.inf
+    for positions, cell in zip(series.positions, series.cells, strict=True):
+        _, distances = find_contacts(positions, box_of(cell, atoms.pbc))
+        smallest = min(smallest, distances.min(initial=CONTACT_A))
+    return Estimate(float(smallest))
+
+
+def find_contacts(positions: np.ndarray, box: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """(n, 2) pairs nearer than CONTACT_A, i < j, and their (n,) distances in Å."""
+    pairs, distances = self_capped_distance(positions.astype(np.float32), CONTACT_A, box=box)
+    return np.sort(pairs, axis=1), distances
+
+
+def box_of(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray | None:
+    """MDAnalysis's (6,) box of a cell in LAMMPS's orientation, None unless all directions are periodic."""
+    if not np.all(pbc):
+        return None
+    return np.concatenate([ase.cell.Cell(cell).cellpar()]).astype(np.float32)

@@ -1,0 +1,81 @@
+"""Runs -> processes of their own, several at a time, under one progress bar.
+
+Each process is the command that a cluster's scheduler would start: `mdplugin validate --run NAME -o DIR`.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from mdplugin.errors import CaseError
+from mdplugin.validation.chain import is_finished
+from mdplugin.validation.plan import RunPlan
+from mdplugin.validation.progress import read_progress, show_progress
+
+POLL_S = 0.2
+
+
+def execute_runs(plans: Sequence[RunPlan], directory: Path, jobs: int, *, quiet: bool) -> None:
+    """Do what is left of the runs in `directory`/runs, `jobs` at a time.
+
+    Raises:
+        CaseError: a run could not be done; the others that had started are ended, and everything is kept.
+    """
+    waiting = [plan for plan in plans if not is_finished(directory / "runs" / plan.name, plan)]
+    running: dict[RunPlan, subprocess.Popen] = {}
+    finished = sum(plan.steps for plan in plans if plan not in waiting)
+    with show_progress(sum(plan.steps for plan in plans), quiet) as reach:
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    plan = waiting.pop(0)
+                    running[plan] = _start(plan, directory)
+                time.sleep(POLL_S)
+                for plan in [plan for plan, process in running.items() if process.poll() is not None]:
+                    _require_success(plan, running.pop(plan), directory)
+                    finished += plan.steps
+                reach(finished + sum(_steps_so_far(directory, plan) for plan in running))
+        finally:
+            for process in running.values():
+                process.terminate()  # it ends its LAMMPS and keeps its checkpoints
+            for process in running.values():
+                process.wait()
+
+
+def run_command(plan: RunPlan, directory: Path) -> list[str]:
+    """The command of one run; -P: a folder called mdplugin in the working directory is not ours."""
+    return [sys.executable, "-P", "-m", "mdplugin", "validate", "--run", plan.name, "-o", str(directory)]
+
+
+def _start(plan: RunPlan, directory: Path) -> subprocess.Popen:
+    process = subprocess.Popen(
+        [*run_command(plan, directory.resolve()), "--parent", str(os.getpid())],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+    )
+    return process
+
+
+def _steps_so_far(directory: Path, plan: RunPlan) -> int:
+    return min(plan.steps, read_progress(directory / "runs" / plan.name))
+
+
+def _require_success(plan: RunPlan, process: subprocess.Popen, directory: Path) -> None:
+    message = process.stderr.read() if process.stderr else ""
+    if process.stderr:
+        process.stderr.close()
+    if process.returncode == 0:
+        return
+    lines = [line for line in message.splitlines() if line.startswith("mdplugin: ")] or message.splitlines()[
+        -1:
+    ]
+    reason = lines[-1].removeprefix("mdplugin: ") if lines else f"it ended with status {process.returncode}"
+    if process.returncode < 0:
+        reason = f"it was killed by signal {-process.returncode}; the same command goes on from the last checkpoint"
+    raise CaseError(reason if plan.name in reason else f"run {plan.name}: {reason}")

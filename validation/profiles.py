@@ -1,0 +1,84 @@
+"""Profiles of candidate and reference (g(r), spectra) -> distances with errors, and peaks in a common window.
+
+The distance of two noisy profiles is never zero. With the means c and r of n_c and n_r independent blocks, whose scatter
+is s_c and s_r,
+
+    D^2 = |c - r|^2 - s_c^2 / n_c - s_r^2 / n_r
+
+has the true squared distance as its mean (the last terms are what noise adds). Its standard error is the jackknife's
+over all blocks (Efron and Stein, Ann. Stat. 9, 586 (1981)).
+"""
+
+import math
+
+import numpy as np
+
+from mdplugin.validation.measurement import Measurement
+from mdplugin.validation.observables import motion, structure
+from mdplugin.validation.statistics import UNKNOWN, Estimate
+
+MIN_G = 1e-3  # where the reference's g is below, so near is nobody
+
+
+def add_profiles(candidate: Measurement, reference: Measurement) -> tuple[dict, dict]:
+    """Estimates from the profiles, as (candidate's, reference's) dicts of lists by observable.
+
+    Distances belong to both sides and stand on the candidate's, once; peaks and shells on both, per replica.
+    """
+    sides = ({}, {})
+    for pair, own in reference.rdfs.items():
+        others = candidate.rdfs.get(pair, [])
+        if not others:
+            continue
+        mean = np.mean([rdf.mean for rdf in own], axis=0)
+        inside = mean > MIN_G
+        blocks = [np.concatenate([rdf.g[:, inside] for rdf in rdfs]) for rdfs in (others, own)]
+        sides[0][f"rdf {pair}"] = [estimate_distance(*blocks)]
+        if (shell := structure.find_shell(own[0].r, mean)) is None:
+            continue
+        for values, rdfs in zip(sides, (others, own), strict=True):
+            for rdf in rdfs:
+                for name, estimate in structure.measure_shell(rdf, shell).items():
+                    values.setdefault(f"{name} {pair}", []).append(estimate)
+    if reference.spectra and candidate.spectra:
+        _add_spectra(sides, candidate, reference)
+    return sides
+
+
+def _add_spectra(sides: tuple[dict, dict], candidate: Measurement, reference: Measurement) -> None:
+    frequency = reference.frequency_per_cm
+    blocks = [np.concatenate(measurement.spectra) for measurement in (candidate, reference)]
+    size = math.sqrt(float(np.mean(blocks[1].mean(axis=0) ** 2)))
+    sides[0]["vdos_distance"] = [estimate_distance(blocks[0] / size, blocks[1] / size)]
+    for values, measurement, block in zip(sides, (candidate, reference), blocks, strict=True):
+        band = motion.find_highest_band(
+            block.mean(axis=0)
+        )  # its own: a shifted band has left the other's range
+        values["vdos_shift"] = [
+            motion.measure_band(spectra, frequency, band) for spectra in measurement.spectra
+        ]
+
+
+def estimate_distance(first: np.ndarray, second: np.ndarray) -> Estimate:
+    """Rms distance of two mean profiles, (n_blocks, n_points) each, less what their noise contributes.
+
+    Below zero it is zero. With s the error of D^2 the error of D is s / max(D, sqrt(s)), which makes tests of D no more
+    liberal than tests of D^2, on either side of a limit: D - L > t s / D implies D^2 - L^2 > t s, and D + t s / D < L
+    implies D^2 + t s < L^2.
+    """
+    if len(first) < 3 or len(second) < 3:
+        return UNKNOWN
+    square = _squared_distance(first, second)
+    variance = 0.0
+    for side, other in ((first, second), (second, first)):
+        n = len(side)
+        left_out = [_squared_distance(np.delete(side, index, axis=0), other) for index in range(n)]
+        variance += (n - 1) * float(np.var(left_out))
+    distance, spread = math.sqrt(max(square, 0.0)), math.sqrt(variance)
+    error = spread / max(distance, math.sqrt(spread)) if spread > 0 else 0.0
+    return Estimate(distance, error, len(first) + len(second) - 2)
+
+
+def _squared_distance(first: np.ndarray, second: np.ndarray) -> float:
+    noise = sum(float(side.var(axis=0, ddof=1).mean()) / len(side) for side in (first, second))
+    return float(((first.mean(axis=0) - second.mean(axis=0)) ** 2).mean()) - noise

@@ -1,0 +1,209 @@
+"""The score: case -> runs -> series -> observables -> comparison -> verdict -> report."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import ase
+import numpy as np
+
+from mdplugin.errors import CaseError
+from mdplugin.validation.case import REFERENCE, Case
+from mdplugin.validation.chain import count_done, execute_run, load_run
+from mdplugin.validation.measurement import Measurement, Replica, measure_replicas
+from mdplugin.validation.observables.conservation import measure_gradient
+from mdplugin.validation.observables.shadow import Shadow, compare_frames, measure_shadow
+from mdplugin.validation.plan import plan_runs
+from mdplugin.validation.pool import execute_runs
+from mdplugin.validation.potential import Potential, load_potential
+from mdplugin.validation.profiles import add_profiles
+from mdplugin.validation.progress import show_progress
+from mdplugin.validation.provenance import record_provenance
+from mdplugin.validation.report import Report, write_report
+from mdplugin.validation.series import read_frames
+from mdplugin.validation.stage import exit_when_terminated
+from mdplugin.validation.statistics import Estimate
+from mdplugin.validation.systems import Structure
+from mdplugin.validation.verdict import Findings, judge, require_sound_reference
+from mdplugin.validation.workspace import MODELS, RUNS, make_engine, prepare, read_prepared
+
+N_SHADOW_FRAMES, N_GRADIENT_FRAMES = 20, 5
+
+
+def validate(
+    case: Case, directory: str | os.PathLike, *, jobs: int | None = None, quiet: bool = False, command=()
+) -> Report:
+    """Run a case, or what is left of it, and judge its artifacts.
+
+    Args:
+        directory: receives case.json, models/, structure.*, runs/ and the report; a case that was interrupted goes on
+            from its checkpoints. The same case with more length, replicas or models adds to what is there.
+        jobs: runs at a time; None for as many as there are cores for.
+        quiet: no progress bar.
+        command: the command line, for the report.
+
+    Raises:
+        CaseError: the case cannot be run, its reference is not sound, or the disk is full; what was done is kept.
+        StructureError, ArtifactError, CheckpointError, FidelityError: bad structure or model.
+    """
+    directory = Path(directory)
+    with exit_when_terminated():
+        prepare(case, directory)
+        execute_runs(plan_runs(case), directory, jobs or count_jobs(case), quiet=quiet)
+        return collect(directory, command=command)
+
+
+def count_jobs(case: Case) -> int:
+    """Runs that the cores of this process can serve at a time."""
+    return max(1, len(os.sched_getaffinity(0)) // (case.threads * case.ranks))
+
+
+def compare_potentials(
+    case: Case,
+    structure: Structure,
+    potentials: Mapping[str, Potential],
+    directory: Path,
+    *,
+    quiet: bool = True,
+) -> Report:
+    """`validate` in this process, for potentials that are loaded: in ASE any calculators.
+
+    `potentials` has the case's labels and "reference".
+    """
+    plans = plan_runs(case)
+    total, done = sum(plan.steps for plan in plans), 0
+    with show_progress(total, quiet) as reach:
+        for plan in plans:
+            engine = make_engine(case, structure.atoms, potentials, plan)
+            execute_run(
+                engine, plan, directory / RUNS / plan.name, lambda step, before=done: reach(before + step)
+            )
+            done += plan.steps
+    return _judge_runs(case, structure, potentials, directory, ())
+
+
+def collect(directory: str | os.PathLike, command=()) -> Report:
+    """Judge the runs of a prepared directory and write the report.
+
+    Raises:
+        CaseError: runs are missing (says which), or the reference is not sound.
+    """
+    directory = Path(directory)
+    case, structure = read_prepared(directory)
+    plans = plan_runs(case)
+    missing = [plan for plan in plans if count_done(directory / RUNS / plan.name, plan) < plan.steps]
+    if missing:
+        names = ", ".join(plan.name for plan in missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise CaseError(
+            f"{directory}: {len(missing)} of {len(plans)} runs are not done ({names}): run their commands, or "
+            "`mdplugin validate` with the same case"
+        )
+    potentials = {
+        label: load_potential(directory / MODELS / f"{label}.pt", case.threads)
+        for label in (REFERENCE, *case.labels)
+    }
+    return _judge_runs(case, structure, potentials, directory, command)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that is known of one potential: replicas, what was measured of them, differences on its frames."""
+
+    replicas: list[Replica]
+    measurement: Measurement
+    shadows: list[Shadow]
+
+
+def _judge_runs(
+    case: Case, structure: Structure, potentials: Mapping[str, Potential], directory: Path, command
+) -> Report:
+    evidence = {}
+    for label in (REFERENCE, *case.labels):
+        replicas = load_replicas(case, label, directory)
+        measurement = measure_replicas(case, structure.atoms, replicas)
+        if label == REFERENCE:
+            require_sound_reference(case, measurement.values, measurement.failures)
+        shadows = _evaluate(case, structure.atoms, potentials, label, replicas, measurement)
+        evidence[label] = Evidence(replicas, measurement, shadows)
+    verdicts = []
+    for label in case.labels:
+        candidate, reference = (evidence[each].measurement for each in (label, REFERENCE))
+        extra = add_profiles(candidate, reference)
+        findings = Findings(
+            label=label,
+            candidate=_chosen({**candidate.values, **extra[0]}, case),
+            reference={**reference.values, **extra[1]},
+            failures=candidate.failures,
+            replicas=case.replicas,
+        )
+        verdicts.append((findings, judge(findings, case.limit_table)))
+    report = Report(
+        case=case,
+        findings=tuple(findings for findings, _ in verdicts),
+        verdicts=tuple(verdict for _, verdict in verdicts),
+        potentials={label: potential.describe() for label, potential in potentials.items()},
+        speeds={label: each.measurement.ms_per_step for label, each in evidence.items()},
+        provenance=record_provenance(case, structure, list(command)),
+        directory=directory,
+    )
+    try:
+        write_report(report, evidence)
+    except OSError as error:
+        raise CaseError(
+            f"cannot write {directory}: {error.strerror or error}; make room, the runs are kept"
+        ) from error
+    return report
+
+
+def _chosen(values: dict[str, list[Estimate]], case: Case) -> dict[str, list[Estimate]]:
+    """What the case asks for; the peaks come with `rdf`."""
+    dropped = {"coordination"} if "coordination" not in case.chosen_observables else set()
+    if "rdf" not in case.chosen_observables:
+        dropped |= {"rdf", "rdf_peak_height", "rdf_peak_position"}
+    return {name: each for name, each in values.items() if name.partition(" ")[0] not in dropped}
+
+
+def load_replicas(case: Case, label: str, directory: Path) -> list[Replica]:
+    """What the runs of one potential left."""
+    replicas = []
+    for replica in range(case.replicas):
+        series, preparation = {}, None
+        for plan in plan_runs(case):
+            if (plan.label, plan.replica) == (label, replica):
+                series[plan.kind], failure = load_run(directory / RUNS / plan.name, plan)
+                preparation = preparation or failure
+        replicas.append(
+            Replica(series.get("main"), series.get("coarse"), series.get("reversal"), preparation)
+        )
+    return replicas
+
+
+def _evaluate(
+    case: Case,
+    atoms: ase.Atoms,
+    potentials: Mapping[str, Potential],
+    label: str,
+    replicas: list[Replica],
+    measurement,
+) -> list[Shadow]:
+    """Add what needs the potentials themselves to the measurement's values: shadow and gradient."""
+    shadows: list[Shadow] = []
+    calculators = [potentials[each].make_calculator() for each in (label, REFERENCE)]
+    for replica in replicas:
+        if replica.failure is not None or replica.main is None:
+            continue
+        indices = _spread(len(replica.main.positions), N_SHADOW_FRAMES)
+        frames = read_frames(replica.main, atoms, indices)
+        if "shadow" in case.chosen_observables and label != REFERENCE:
+            shadows.append(compare_frames(frames, replica.main.frame_time_ps[indices], *calculators))
+            for name, estimate in measure_shadow(shadows[-1]).items():
+                measurement.values.setdefault(name, []).append(estimate)
+        if "gradient" in case.chosen_observables:
+            chosen = [frames[index] for index in _spread(len(frames), N_GRADIENT_FRAMES)]
+            measurement.values.setdefault("gradient", []).append(measure_gradient(chosen, calculators[0]))
+    return shadows
+
+
+def _spread(length: int, number: int) -> np.ndarray:
+    return np.unique(np.linspace(0, length - 1, number).round().astype(int))
