@@ -7,7 +7,7 @@ import ase.neighborlist
 import pytest
 
 import mdplugin
-from mdplugin.bench import process
+from mdplugin.bench import lammps, process
 from mdplugin.bench.job import ALLOCATORS, MEMORY, TIMING, Job
 from mdplugin.bench.lammps import parse_log
 from mdplugin.bench.networks import describe_network
@@ -68,6 +68,16 @@ def test_an_allocator_replaces_what_the_environment_says(monkeypatch):
     assert {name: tuned[name] for name in tuned if name.startswith("MALLOC_")} == ALLOCATORS["tuned"]
 
 
+def test_lammps_is_looked_for_before_anything_is_measured(monkeypatch, capsys):
+    monkeypatch.setattr(lammps.shutil, "which", lambda name: None)
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    assert run("--size", "tiny", "--lammps", "--ranks", "2") == 3
+    assert "mpirun is not installed, which 2 ranks need" in capsys.readouterr().err
+    monkeypatch.setattr(lammps.native.Environment, "serves_lammps", False)
+    assert run("--size", "tiny", "--lammps") == 3
+    assert "LAMMPS is not installed here" in capsys.readouterr().err
+
+
 def make_job(**changes):
     values = {
         "work": MEMORY, "checkpoint": "water", "head": "Default", "mace_dtypes": (), "artifacts": (), "system": "box",
@@ -88,7 +98,7 @@ def test_an_error_of_the_child_is_ours(tmp_path):
 )
 def test_a_child_that_dies_says_so(monkeypatch, tmp_path, code, message):
     impostor = tmp_path / "python"
-    impostor.write_text(f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.stdin.read(); {code}"\n')
+    impostor.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}"\n')
     impostor.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(impostor))
     with pytest.raises(CaseError, match=f"27 atoms, 1 threads: .*{message}"):

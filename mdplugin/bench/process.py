@@ -33,15 +33,13 @@ def run_job(job: Job, allocator: str, tick: Callable[[], None]) -> dict:
     result, messages = None, []
     # -P: the installed package, also where the working directory has a folder mdplugin/
     with subprocess.Popen(
-        [sys.executable, "-P", "-m", "mdplugin.bench.child"],
+        [sys.executable, "-P", "-m", "mdplugin.bench.child", json.dumps(dataclasses.asdict(job))],
         env=make_environment(allocator, job.threads),
-        stdin=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
     ) as child:
         try:
-            child.stdin.write(json.dumps(dataclasses.asdict(job)))
-            child.stdin.close()
             for text in child.stdout:
                 line = json.loads(text)
                 result = line.get("result", result)

@@ -135,7 +135,9 @@ class Case:
     contenders: tuple[Contender, ...]
     lammps: tuple[LammpsRun, ...] = ()
 
-    def find(self, program: str, *, precision: str | None = None, compute: str | None = None):
+    def find(
+        self, program: str, *, precision: str | None = None, compute: str | None = None
+    ) -> Contender | None:
         """The first contender of a program with this precision or compute type, or None."""
         return next(
             (
