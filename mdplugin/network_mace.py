@@ -74,7 +74,10 @@ def build_network(path: Path | str, kind: str, settings: dict, parts: Part | Non
     dtype = torch.float64 if parts is None else parts.node_embedding.linear.weight.dtype
     if dtype not in (torch.float32, torch.float64):
         raise CheckpointError(f"{path}: expected weights in float32 or float64, got {dtype}")
-    with _mace(dtype) as mace:
+    with (
+        _mace(dtype) as mace,
+        torch.random.fork_rng(devices=()),
+    ):  # the weights drawn here are not the caller's
         network = getattr(mace.modules, kind)(**constructor_arguments(mace, settings))
         return network if parts is None else reconstruct(network, parts, str(path))
 
