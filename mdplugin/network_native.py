@@ -131,7 +131,8 @@ def tabulate_layers(model: MaceModel, dtype: torch.dtype) -> tuple[list[RadialTa
     """The coarsest radial tables within TABLE_ERROR, and what the manifest says of them.
 
     Raises:
-        Unsupported: a distance transform gives every species pair a table of its own, and they are too many.
+        Unsupported: a distance transform gives every species pair a table of its own, and they are too many; or no
+            table reaches the bound.
     """
     tables, facts = [], []
     for layer in model.layers:
@@ -141,12 +142,17 @@ def tabulate_layers(model: MaceModel, dtype: torch.dtype) -> tuple[list[RadialTa
             if size > LARGEST_TABLE_BYTES:
                 raise Unsupported(
                     f"room for the radial tables of {model.basis.n_pairs} species pairs: {size / 1e9:.1f} GB per layer, "
-                    f"at most {LARGEST_TABLE_BYTES / 1e9:g} GB"
+                    f"at most {LARGEST_TABLE_BYTES / 1e9:g} GB; keep the elements that you need with --elements"
                 )
             table = tabulate(model.basis, layer.convolution, n_intervals, TABLE_KIND)
             error = measure_table(table, model.basis, layer.convolution, r_min=R_MIN_A)
             if error.derivative <= TABLE_ERROR[dtype]:
                 break
+        else:
+            raise Unsupported(
+                f"radial table of a layer within {TABLE_ERROR[dtype]:g} of its slope: {error.derivative:.1e} at "
+                f"{n_intervals} intervals"
+            )
         tables.append(table)
         facts.append(
             {

@@ -38,7 +38,9 @@ def lower_basis(block: torch.nn.Module, atomic_numbers: Sequence[int], ordered_p
     if ordered_pairs:
         r_0, pairs = lengths.flatten(), torch.arange(lengths.numel()).reshape(lengths.shape)
     else:
-        r_0, pairs = torch.unique(lengths, return_inverse=True)
+        # sums of the same radii in another order differ by rounding
+        kinds, pairs = torch.unique(torch.round(lengths, decimals=9), return_inverse=True)
+        r_0 = torch.zeros_like(kinds).scatter_reduce(0, pairs.flatten(), lengths.flatten(), "amax")
     return RadialBasis(
         kind=kind,
         frequencies=frequencies.detach().double().flatten().clone(),

@@ -7,7 +7,7 @@ from mdplugin.bench.report import rank_scaling, speed_up, thread_scaling, us_per
 from mdplugin.bench.results import MDPLUGIN, Case
 from mdplugin.bench.table import NOTHING, format_number, format_table
 
-LARGE_BOX, FEWEST_OF_SCALE = 100_000, 1000  # atoms
+LARGE_BOX, FEWEST_OF_MEMORY, FEWEST_OF_SCALE = 100_000, 9_000, 1_000  # atoms
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def _scale_cases(cases: Sequence[Case]) -> list[Case]:
 
 
 def _measure_memory(cases: Sequence[Case]) -> float | None:
-    """kB per atom of the largest box, where what does not grow with atoms does not count."""
-    found = _scale_cases(cases)
+    """kB per atom of the largest box, where what does not grow with atoms does not count: of 10,000 atoms or so."""
+    found = [c for c in _scale_cases(cases) if c.n_atoms >= FEWEST_OF_MEMORY]
     return (
         None
         if not found

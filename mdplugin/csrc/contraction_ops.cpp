@@ -47,6 +47,7 @@ class Contraction : public torch::CustomClassHolder {
     RECORD_FUNCTION("mdplugin::contract", {});
     const std::int64_t n = species.size(0);
     Tensors B = allocate(n, target_rows_, channels_, m[0]);
+    if (species_stride_ > 0) require_below(species, coefficients_.size(0), "species");
     dispatch(m[0], [&](auto zero) {
       using T = decltype(zero);
       const ContractionPlan plan = make_plan<T>();
@@ -65,6 +66,7 @@ class Contraction : public torch::CustomClassHolder {
     const std::int64_t n = species.size(0);
     Tensors gm;
     for (const Tensor &block : m) gm.push_back(at::empty_like(block));
+    if (species_stride_ > 0) require_below(species, coefficients_.size(0), "species");
     dispatch(m[0], [&](auto zero) {
       using T = decltype(zero);
       const ContractionPlan plan = make_plan<T>();
@@ -91,8 +93,13 @@ class Contraction : public torch::CustomClassHolder {
       const std::int64_t *monomials = terms_[k + 1].const_data_ptr<std::int64_t>();
       const std::int64_t *index = terms_[k + 2].const_data_ptr<std::int64_t>();
       TORCH_CHECK(degree >= 1 && degree <= 4, "mdplugin: contraction: correlation ", degree, ", at most 4");
+      TORCH_CHECK(head[0] >= 0 && head[0] < std::int64_t(targets_.size()), "mdplugin: contraction: no block ", head[0]);
+      require_below(terms_[k + 1], std::accumulate(rows_.begin(), rows_.end(), 0), "factors");
       const std::int32_t first = std::accumulate(targets_.begin(), targets_.begin() + head[0], 0);
       for (std::int64_t i = 0; i < terms_[k + 2].size(0); ++i, index += 3) {
+        TORCH_CHECK(index[0] >= 0 && index[0] < terms_[k + 1].size(0) && index[1] >= 0 && index[1] < targets_[head[0]] &&
+                        index[2] >= 0 && index[2] < terms_[k + 4].size(1),
+                    "mdplugin: contraction: coupling ", i, " is out of range");
         const std::int64_t *factors = monomials + index[0] * degree;
         for (std::int64_t n = 0; n + 1 < degree; ++n) products[Factors(factors, factors + n)];
         Leaves &leaves = products[Factors(factors, factors + degree - 1)];

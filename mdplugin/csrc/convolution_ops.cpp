@@ -47,7 +47,7 @@ class Convolution : public torch::CustomClassHolder {
     Tensors A = allocate(n, target_rows_, channels_, r);
     dispatch(r, [&](auto zero) {
       using T = decltype(zero);
-      const EdgeWalk<T> walk = make_walk<T>(r, Y, offsets, order, source_row);
+      const EdgeWalk<T> walk = make_walk<T>(u, r, Y, offsets, order, source_row);
       const auto table = make_table<T>(table_, pair);
       const auto sources = pointers<T>(u);
       const auto targets = mutable_pointers<T>(A);
@@ -66,7 +66,7 @@ class Convolution : public torch::CustomClassHolder {
     Tensors gu;
     dispatch(r, [&](auto zero) {
       using T = decltype(zero);
-      const EdgeWalk<T> walk = make_walk<T>(r, Y, offsets, order, source_row);
+      const EdgeWalk<T> walk = make_walk<T>(u, r, Y, offsets, order, source_row);
       const auto table = make_table<T>(table_, pair);
       const auto sources = pointers<T>(u), gradients = pointers<T>(gA);
       const auto run = [&](std::int64_t begin, std::int64_t end, const std::int32_t *rows, T *const *targets) {
@@ -95,8 +95,11 @@ class Convolution : public torch::CustomClassHolder {
     Tensor value = at::empty_like(r), slope = at::empty_like(r);
     dispatch(r, [&](auto zero) {
       using T = decltype(zero);
-      kernels<T>().radial_function(make_table<T>(density_, pair), 0, r.size(0), r.const_data_ptr<T>(),
-                                   value.mutable_data_ptr<T>(), slope.mutable_data_ptr<T>());
+      const auto table = make_table<T>(density_, pair);
+      at::parallel_for(0, r.size(0), 256, [&](std::int64_t begin, std::int64_t end) {
+        kernels<T>().radial_function(table, begin, end, r.const_data_ptr<T>(), value.mutable_data_ptr<T>(),
+                                     slope.mutable_data_ptr<T>());
+      });
     });
     return {value, slope};
   }
@@ -111,29 +114,34 @@ class Convolution : public torch::CustomClassHolder {
   /// gu of all senders, from run(first receiver, last, row of every edge, blocks of rows) over blocks of receivers.
   template <typename T, typename Run>
   Tensors scatter(const EdgeWalk<T> &walk, std::int64_t n_receivers, const Tensors &u, const Run &run) const {
-    const std::int64_t n_senders = u[0].size(0);
-    const SenderBlocks blocks(n_receivers, walk.offsets, walk.source_row, n_senders);
-    std::vector<Tensors> parts(blocks.count());
-    std::vector<std::vector<T *>> starts(source_rows_.size(), std::vector<T *>(blocks.count()));
-    at::parallel_for(0, blocks.count(), 1, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t b = begin; b < end; ++b) {
-        parts[b] = allocate(blocks.rows(b), source_rows_, channels_, u[0]);
-        const auto targets = mutable_pointers<T>(parts[b]);
-        for (std::size_t k = 0; k < targets.size(); ++k) {
-          std::memset(targets[k], 0, parts[b][k].nbytes());
-          starts[k][b] = targets[k];
-        }
-        run(blocks.first(b), blocks.last(b), blocks.slots(), targets.data());
-      }
-    });
+    const std::int64_t n_senders = u[0].size(0), size = block_size(n_receivers), wave = blocks_per_wave * size;
     Tensors gu = allocate(n_senders, source_rows_, channels_, u[0]);
-    for (std::size_t k = 0; k < gu.size(); ++k) {
-      const std::int64_t row_size = source_rows_[k] * channels_;
-      const auto rows = blocks.list_rows(starts[k], row_size);
-      T *out = gu[k].mutable_data_ptr<T>();
-      at::parallel_for(0, n_senders, 64, [&](std::int64_t begin, std::int64_t end) {
-        kernels<T>().add_rows(row_size, blocks.offsets(), rows.data(), begin, end, out);
+    for (Tensor &block : gu) block.zero_();
+    std::vector<std::int32_t> slots(walk.offsets[n_receivers]);
+    for (std::int64_t first = 0; first < n_receivers; first += wave) {
+      const SenderBlocks blocks(first, std::min(n_receivers, first + wave), size, walk.offsets, walk.source_row, n_senders,
+                                slots.data());
+      std::vector<Tensors> parts(blocks.count());
+      std::vector<std::vector<T *>> starts(source_rows_.size(), std::vector<T *>(blocks.count()));
+      at::parallel_for(0, blocks.count(), 1, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t b = begin; b < end; ++b) {
+          parts[b] = allocate(blocks.rows(b), source_rows_, channels_, u[0]);
+          const auto targets = mutable_pointers<T>(parts[b]);
+          for (std::size_t k = 0; k < targets.size(); ++k) {
+            std::memset(targets[k], 0, parts[b][k].nbytes());
+            starts[k][b] = targets[k];
+          }
+          run(blocks.first(b), blocks.last(b), slots.data(), targets.data());
+        }
       });
+      for (std::size_t k = 0; k < gu.size(); ++k) {
+        const std::int64_t row_size = source_rows_[k] * channels_;
+        const auto rows = blocks.list_rows(starts[k], row_size);
+        T *out = gu[k].mutable_data_ptr<T>();
+        at::parallel_for(0, n_senders, 64, [&](std::int64_t begin, std::int64_t end) {
+          kernels<T>().add_rows(row_size, blocks.offsets(), rows.data(), begin, end, out);
+        });
+      }
     }
     return gu;
   }
@@ -143,6 +151,7 @@ class Convolution : public torch::CustomClassHolder {
     const std::int64_t *row = paths_.const_data_ptr<std::int64_t>();
     for (std::int64_t k = 0; k < paths_.size(0); ++k, row += 10) {
       const auto v = [&](int i) { return int(row[i]); };
+      for (int i = 0; i < 10; ++i) TORCH_CHECK(row[i] >= 0, "mdplugin: convolution: path ", k, " has a negative entry");
       plan_paths_.push_back({v(0), v(1), v(2), v(3), v(4), v(5), v(6), v(7), v(8), v(9)});
       const Path &p = plan_paths_.back();
       TORCH_CHECK(p.l1 <= 3 && p.l3 <= max_degree, "mdplugin: path ", p.l1, " x ", p.l2, " -> ", p.l3, " has no kernel");
@@ -165,6 +174,10 @@ class Convolution : public torch::CustomClassHolder {
     require(values_, at::kDouble, "coupling values");
     const std::int64_t *index = indices_.const_data_ptr<std::int64_t>();
     const double *value = values_.const_data_ptr<double>();
+    TORCH_CHECK(indices_.numel() == 2 * values_.numel(), "mdplugin: convolution: expected two indices per coupling");
+    for (std::int64_t k = 0; k < values_.size(0); ++k)
+      TORCH_CHECK(index[2 * k] >= 0 && index[2 * k] < n_entries_ && index[2 * k + 1] >= 0 && index[2 * k + 1] < n_y_,
+                  "mdplugin: convolution: coupling ", k, " is out of range");
     for (std::int64_t k = 0; k < values_.size(0); ++k)
       couplings_.push_back({int(index[2 * k]), int(index[2 * k + 1]), value[k]});
   }
@@ -190,11 +203,11 @@ class Convolution : public torch::CustomClassHolder {
   }
 
   template <typename T>
-  EdgeWalk<T> make_walk(const Tensor &r, const Tensor &Y, const Tensor &offsets, const Tensor &order,
+  EdgeWalk<T> make_walk(const Tensors &u, const Tensor &r, const Tensor &Y, const Tensor &offsets, const Tensor &order,
                         const Tensor &source_row) const {
     require(offsets, at::kLong, "offsets");
     require(order, at::kLong, "order");
-    require(source_row, at::kLong, "source rows");
+    require_below(source_row, u[0].size(0), "source rows");
     return {offsets.const_data_ptr<std::int64_t>(), order.const_data_ptr<std::int64_t>(), r.const_data_ptr<T>(), Y.const_data_ptr<T>(),
             source_row.const_data_ptr<std::int64_t>()};
   }

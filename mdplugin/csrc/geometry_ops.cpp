@@ -6,6 +6,7 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 #include "kernels.h"
@@ -60,12 +61,16 @@ std::tuple<Tensor, Tensor> sort_edges(const Tensor &receivers, const Tensor &r, 
   }
   std::partial_sum(offset, offset + n + 1, offset);
   dispatch(r, [&](auto zero) {
-    const auto *distance = r.const_data_ptr<decltype(zero)>();
+    using T = decltype(zero);
+    const T *distances = r.const_data_ptr<T>();
+    const auto distance = [&](std::int64_t e) {  // NaN, which has no order, comes last
+      return distances[e] == distances[e] ? distances[e] : std::numeric_limits<T>::infinity();
+    };
     at::parallel_for(0, n, 64, [&](std::int64_t begin, std::int64_t end) {
       std::iota(edges + offset[begin], edges + offset[end], offset[begin]);
       for (std::int64_t i = begin; i < end; ++i)
         std::sort(edges + offset[i], edges + offset[i + 1], [&](std::int64_t a, std::int64_t b) {
-          return distance[a] < distance[b] || (distance[a] == distance[b] && a < b);
+          return distance(a) < distance(b) || (distance(a) == distance(b) && a < b);
         });
     });
   });

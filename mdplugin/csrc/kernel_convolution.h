@@ -263,13 +263,13 @@ void reverse_convolve(const ConvolutionPlan &plan, const RadialTable<T> &radial,
     }
 }
 
-/// out[i] = sum of the rows [offsets[i], offsets[i + 1]), in their order, for i in [begin, end).
+/// out[i] += sum of the rows [offsets[i], offsets[i + 1]), in their order, for i in [begin, end).
 template <typename T>
 void add_rows(std::int64_t size, const std::int64_t *offsets, const T *const *rows, std::int64_t begin, std::int64_t end,
               T *out) {
   for (std::int64_t i = begin; i < end; ++i)
     for (std::int64_t c = 0; c < size; c += lanes<T>) {
-      Vector<T> sum = {};
+      Vector<T> sum = load(out + i * size + c);
       for (std::int64_t k = offsets[i]; k < offsets[i + 1]; ++k) sum += load(rows[k] + c);
       store(out + i * size + c, sum);
     }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Sums over edges into sender rows, from threads that own receivers: without atomics, and the same for any number of
 // threads. Receivers are cut into blocks whose size depends on their number alone; every block adds into rows of its own,
-// which are then summed in the order of the blocks.
+// which are then added to the senders' in the order of the blocks. Blocks are taken in waves, so that the rows of a few
+// are alive at a time, however the atoms are ordered.
 #pragma once
 #include <ATen/Parallel.h>
 
@@ -11,15 +12,24 @@
 
 namespace mdplugin {
 
+constexpr std::int64_t blocks_per_wave = 16;
+
+/// Receivers of one block, by the number of all.
+inline std::int64_t block_size(std::int64_t n_receivers) {
+  return std::clamp<std::int64_t>((n_receivers + blocks_per_wave - 1) / blocks_per_wave, 16, 1024);
+}
+
+/// The blocks of one wave: the receivers [begin, end).
 class SenderBlocks {
  public:
-  /// Edges sorted by receiver, `offsets` (n_receivers + 1); `senders` (n_edges) below n_senders.
-  SenderBlocks(std::int64_t n_receivers, const std::int64_t *offsets, const std::int64_t *senders, std::int64_t n_senders)
-      : n_receivers_(n_receivers), size_(std::clamp<std::int64_t>((n_receivers + 15) / 16, 16, 1024)),
-        slots_(offsets[n_receivers]), senders_((n_receivers + size_ - 1) / size_) {
-    at::parallel_for(0, count(), 1, [&](std::int64_t begin, std::int64_t end) {
+  /// Edges sorted by receiver, `offsets` (n_receivers + 1); `senders` (n_edges) below n_senders. Writes `slots` (n_edges)
+  /// of its edges: the row of the edge's sender in the rows of its receiver's block.
+  SenderBlocks(std::int64_t begin, std::int64_t end, std::int64_t size, const std::int64_t *offsets,
+               const std::int64_t *senders, std::int64_t n_senders, std::int32_t *slots)
+      : begin_(begin), end_(end), size_(size), senders_((end - begin + size - 1) / size) {
+    at::parallel_for(0, count(), 1, [&](std::int64_t from, std::int64_t to) {
       std::vector<std::int32_t> slot_of(n_senders, -1);
-      for (std::int64_t b = begin; b < end; ++b) {
+      for (std::int64_t b = from; b < to; ++b) {
         auto &unique = senders_[b];
         for (std::int64_t e = offsets[first(b)]; e < offsets[last(b)]; ++e) {
           std::int32_t &slot = slot_of[senders[e]];
@@ -27,7 +37,7 @@ class SenderBlocks {
             slot = std::int32_t(unique.size());
             unique.push_back(senders[e]);
           }
-          slots_[e] = slot;
+          slots[e] = slot;
         }
         for (const std::int64_t s : unique) slot_of[s] = -1;
       }
@@ -39,12 +49,10 @@ class SenderBlocks {
   }
 
   std::int64_t count() const { return std::int64_t(senders_.size()); }
-  std::int64_t first(std::int64_t block) const { return block * size_; }
-  std::int64_t last(std::int64_t block) const { return std::min(n_receivers_, (block + 1) * size_); }
+  std::int64_t first(std::int64_t block) const { return begin_ + block * size_; }
+  std::int64_t last(std::int64_t block) const { return std::min(end_, begin_ + (block + 1) * size_); }
   /// Rows that a block needs.
   std::int64_t rows(std::int64_t block) const { return std::int64_t(senders_[block].size()); }
-  /// (n_edges,) row of the edge's sender in the rows of its receiver's block.
-  const std::int32_t *slots() const { return slots_.data(); }
   /// (n_senders + 1,) into what `list_rows` returns.
   const std::int64_t *offsets() const { return offsets_.data(); }
 
@@ -60,8 +68,7 @@ class SenderBlocks {
   }
 
  private:
-  std::int64_t n_receivers_, size_;
-  std::vector<std::int32_t> slots_;
+  std::int64_t begin_, end_, size_;
   std::vector<std::vector<std::int64_t>> senders_;
   std::vector<std::int64_t> offsets_;
 };

@@ -5,6 +5,8 @@
 #include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <vector>
 
 namespace mdplugin {
@@ -26,6 +28,16 @@ inline void dispatch(const Tensor &like, Work &&work) {
 inline void require(const Tensor &t, at::ScalarType type, const char *name) {
   TORCH_CHECK(t.device().is_cpu() && t.is_contiguous() && t.scalar_type() == type, "mdplugin: ", name,
               ": expected a contiguous CPU tensor of type ", type, ", got ", t.scalar_type(), " on ", t.device());
+}
+
+/// Whether all are indices below n: kernels read where they point.
+inline void require_below(const Tensor &indices, std::int64_t n, const char *name) {
+  require(indices, at::kLong, name);
+  const std::int64_t *index = indices.const_data_ptr<std::int64_t>();
+  std::uint64_t largest = 0;  // a negative one is larger than any
+  for (std::int64_t i = 0; i < indices.numel(); ++i) largest = std::max(largest, std::uint64_t(index[i]));
+  TORCH_CHECK(indices.numel() == 0 || largest < std::uint64_t(n), "mdplugin: ", name, ": expected indices below ", n,
+              ", got ", std::int64_t(largest));
 }
 
 template <typename T>
