@@ -96,8 +96,8 @@ def test_a_busy_machine_is_said_to_be_one():
     assert "busy" not in format_results(results(case()))
 
 
-def scale(n_atoms, seconds, used):
-    return case(n_atoms=n_atoms, contenders=(contender("mdplugin", "fp32", seconds, used),))
+def scale(n_atoms, seconds, used, **changes):
+    return case(n_atoms=n_atoms, contenders=(contender("mdplugin", "fp32", seconds, used),), **changes)
 
 
 def all_cases():
@@ -114,6 +114,8 @@ def all_cases():
         case(n_atoms=648, threads=2, contenders=(contender("mdplugin", "fp32", 0.1),)),
         scale(1002, 1.0, 10**8),
         scale(100_002, 100_002 / 1002 * 1.16, 6_500_000_000),
+        scale(9_999, 9.0, 10**8, allocator="stock"),
+        scale(100_002, 99.0, 6_500_130_000, allocator="stock"),
         case(n_atoms=1536, contenders=(), lammps=(lammps_run(1, 0.05, 0.05), lammps_run(2, 0.03, 0.02))),
     ]  # fmt: skip
 
