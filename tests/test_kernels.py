@@ -205,3 +205,20 @@ def test_edges_are_sorted_by_receiver_and_distance():
     for wrong in ([0, 2, 1], [0, 1, 6], [-1, 0, 1]):
         with pytest.raises(RuntimeError, match="expected ascending receivers below 6"):
             torch.ops.mdplugin.sort_edges(torch.tensor(wrong), r[:3], 6)
+
+
+def test_distances_that_are_no_numbers_come_last():
+    """A position that is not a number must reach the check of energies, not upset the sort."""
+    generator = torch.Generator().manual_seed(4)
+    r = torch.rand(40, generator=generator)
+    r[torch.randperm(40, generator=generator)[:9]] = float("nan")
+    _, order = torch.ops.mdplugin.sort_edges(torch.zeros(40, dtype=torch.int64), r, 1)
+    assert sorted(order.tolist()) == list(range(40))
+    assert r[order][:31].diff().min() >= 0 and r[order][31:].isnan().all()
+
+
+def test_indices_that_point_outside_are_refused():
+    scene = Scene(lower(build("plain-residual")), 1, GRAPHS["odd"], torch.float64)
+    scene.edges[4][3] = N_NODES
+    with pytest.raises(RuntimeError, match=f"source rows: expected indices below {N_NODES}, got {N_NODES}"):
+        scene.convolve()
