@@ -10,7 +10,7 @@
 namespace mdplugin {
 namespace {
 
-constexpr int newest_schema = 1;
+constexpr int newest_schema = 2;
 
 constexpr std::array<std::string_view, 119> symbols = {
     "X",  "H",  "He", "Li", "Be", "B",  "C",  "N",  "O",  "F",  "Ne", "Na", "Mg", "Al", "Si",

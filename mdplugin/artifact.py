@@ -17,7 +17,7 @@ import torch
 from mdplugin.errors import ArtifactError
 from mdplugin.precision import Precision
 
-SCHEMA = 1
+SCHEMA = 2  # 2: matrices are kept in their storage type
 RECORD = "mdplugin.json"
 
 UNITS = {"length": "angstrom", "energy": "eV", "force": "eV/angstrom"}

@@ -59,17 +59,35 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class Stored:
+    """Parameters as they are kept in a file: values x scale.
+
+    Attributes:
+        values: in the storage type. scale: float64, of a shape that broadcasts to `values`.
+    """
+
+    values: Tensor
+    scale: Tensor
+
+    def restore(self) -> Tensor:
+        """The parameters in float64."""
+        return self.values.double() * self.scale
+
+
+@dataclass(frozen=True)
 class BlockWeight:
     """The part of a linear map between two blocks of equal (l, parity).
 
     Attributes:
         source, target: indices of the blocks.
         matrix: (n_species or 1, copies_in * channels_in, copies_out * channels_out); 1 when all species share it.
+        stored: the same after rounding (quantize.py), or None.
     """
 
     source: int
     target: int
     matrix: Tensor
+    stored: Stored | None = None
 
 
 @dataclass(frozen=True)
@@ -215,6 +233,7 @@ class ContractionTerm:
         monomials: (n_monomials, nu) int64, ascending rows of A: every product once, permutations merged.
         indices: (n_couplings, 3) int64 [monomial, M, path]. values: (n_couplings,) the couplings U.
         weights: (n_species or 1, n_paths, channels) W; paths are linearly independent.
+        stored: the weights after rounding (quantize.py), or None.
     """
 
     target: int
@@ -223,6 +242,7 @@ class ContractionTerm:
     indices: Tensor
     values: Tensor
     weights: Tensor
+    stored: Stored | None = None
 
     @property
     def n_paths(self) -> int:

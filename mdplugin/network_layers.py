@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from mdplugin import ops  # noqa: F401  (registers the classes that are built here)
-from mdplugin.model import Convolution, Layer, Layout, LinearMap, NodeMap
+from mdplugin.model import BlockWeight, Convolution, Layer, Layout, LinearMap, NodeMap, Stored
+from mdplugin.precision import Precision
 from mdplugin.tables import RadialTable
 
 CHANNEL_MULTIPLE = 16  # kernels.h: channel_multiple
@@ -28,50 +29,77 @@ class Linear(torch.nn.Module):
 
     sources: list[int]
     targets: list[int]
-    matrices: list[Tensor]
 
-    def __init__(self, linear: LinearMap, dtype: torch.dtype):
+    def __init__(self, linear: LinearMap, dtype: torch.dtype, arithmetic: str = "fp32"):
         super().__init__()
         self.sources = [w.source for w in linear.weights]
         self.targets = [w.target for w in linear.weights]
-        matrices = [
-            _pad_matrix(w.matrix, linear.source, w.source, linear.target, w.target) for w in linear.weights
-        ]
-        self.matrices = [m.to(dtype).contiguous() for m in matrices]
+        self.products = torch.nn.ModuleList([Product(linear, w, dtype, arithmetic) for w in linear.weights])
 
     def forward(self, x: list[Tensor], y: list[Tensor], groups: list[Tensor]):
         """Add to `y`; blocks are (n, rows, channels), `groups` the nodes of every species."""
-        for k in range(len(self.matrices)):
-            self.add_product(x[self.sources[k]], self.matrices[k], y[self.targets[k]], groups)
+        for k, product in enumerate(self.products):
+            product(x[self.sources[k]], y[self.targets[k]], groups)
 
     @torch.jit.export
     def reverse(self, gy: list[Tensor], gx: list[Tensor], groups: list[Tensor]):
         """Add the transpose to `gx`."""
-        for k in range(len(self.matrices)):
-            self.add_product(
-                gy[self.targets[k]], self.matrices[k].transpose(1, 2), gx[self.sources[k]], groups
-            )
+        for k, product in enumerate(self.products):
+            product.reverse(gy[self.targets[k]], gx[self.sources[k]], groups)
 
-    def add_product(self, x: Tensor, matrix: Tensor, y: Tensor, groups: list[Tensor]):
-        """y += x @ matrix, one matrix product over all nodes and components, or one per species."""
-        if matrix.size(0) == 1:
-            y.view(-1, matrix.size(2)).addmm_(x.view(-1, matrix.size(1)), matrix[0])
+
+# formats that round operands at run time; all others multiply in the base type, whatever they are stored in
+SHORT_OPERANDS = ("fp16", "bf16", "w8a16", "w8a8")
+
+
+class Product(torch.nn.Module):
+    """y += x @ matrix, one matrix product over all nodes and components, or one per species (csrc/matrix_ops.cpp)."""
+
+    def __init__(self, linear: LinearMap, weight: BlockWeight, dtype: torch.dtype, arithmetic: str):
+        super().__init__()
+        one = torch.ones((1, 1, 1), dtype=torch.float64)
+        stored = weight.stored or Stored(weight.matrix.to(dtype), one)
+        source, target = (linear.source, weight.source), (linear.target, weight.target)
+        values = _pad_side(_pad_side(stored.values, 1, *source), 2, *target)
+        in_scale = torch.ones(values.shape[1], dtype=torch.float64)
+        self.matrix = torch.classes.mdplugin.Matrix(
+            values,
+            _pad_side(stored.scale, 2, *target) if stored.scale.shape[-1] > 1 else stored.scale,
+            in_scale,
+            arithmetic if arithmetic in SHORT_OPERANDS else "dense",
+            dtype == torch.float64,
+        )
+        self.per_species = values.shape[0] > 1
+
+    def forward(self, x: Tensor, y: Tensor, groups: list[Tensor]):
+        """Add to `y` (n, rows, channels)."""
+        if not self.per_species:
+            self.matrix.add_product(x, y, 0)
         else:
             for species, nodes in enumerate(groups):
                 if nodes.size(0) > 0:
-                    rows = x.index_select(0, nodes).view(-1, matrix.size(1)) @ matrix[species]
-                    y.index_add_(0, nodes, rows.view(nodes.size(0), y.size(1), y.size(2)))
+                    part = torch.zeros([nodes.size(0), y.size(1), y.size(2)], dtype=y.dtype)
+                    self.matrix.add_product(x.index_select(0, nodes), part, species)
+                    y.index_add_(0, nodes, part)
+
+    @torch.jit.export
+    def reverse(self, gy: Tensor, gx: Tensor, groups: list[Tensor]):
+        """Add the transpose to `gx`."""
+        if not self.per_species:
+            self.matrix.add_reverse(gy, gx, 0)
+        else:
+            for species, nodes in enumerate(groups):
+                if nodes.size(0) > 0:
+                    part = torch.zeros([nodes.size(0), gx.size(1), gx.size(2)], dtype=gx.dtype)
+                    self.matrix.add_reverse(gy.index_select(0, nodes), part, species)
+                    gx.index_add_(0, nodes, part)
 
 
-def _pad_matrix(
-    matrix: Tensor, source: Layout, source_block: int, target: Layout, target_block: int
-) -> Tensor:
-    """(species, copies_in * padded, copies_out * padded)."""
-    c_in, c_out = source.channels, target.channels
-    n_in, n_out = source.blocks[source_block].copies, target.blocks[target_block].copies
-    padded = matrix.new_zeros((matrix.shape[0], n_in, pad_channels(c_in), n_out, pad_channels(c_out)))
-    padded[:, :, :c_in, :, :c_out] = matrix.reshape(matrix.shape[0], n_in, c_in, n_out, c_out)
-    return padded.reshape(matrix.shape[0], n_in * pad_channels(c_in), n_out * pad_channels(c_out))
+def _pad_side(matrix: Tensor, dim: int, layout: Layout, block: int) -> Tensor:
+    """A side of copies * channels -> copies * padded channels."""
+    sides = matrix.unflatten(dim, (layout.blocks[block].copies, layout.channels)).movedim(dim + 1, -1)
+    padded = torch.nn.functional.pad(sides, (0, pad_channels(layout.channels) - layout.channels))
+    return padded.movedim(-1, dim + 1).flatten(dim, dim + 1).contiguous()
 
 
 class Affine(torch.nn.Module):
@@ -80,7 +108,7 @@ class Affine(torch.nn.Module):
     biases: list[Tensor]
     layers: list[int]
 
-    def __init__(self, node_map: NodeMap, dtype: torch.dtype):
+    def __init__(self, node_map: NodeMap, dtype: torch.dtype, arithmetic: str = "fp32"):
         super().__init__()
         layout = node_map.target
         self.biases = []
@@ -91,7 +119,7 @@ class Affine(torch.nn.Module):
             self.biases.append(padded.to(dtype))
         present = [s for s, part in enumerate(node_map.maps) if part is not None]
         self.layers = present
-        self.maps = torch.nn.ModuleList([Linear(node_map.maps[s], dtype) for s in present])
+        self.maps = torch.nn.ModuleList([Linear(node_map.maps[s], dtype, arithmetic) for s in present])
 
     def forward(self, B: list[list[Tensor]], species: Tensor, groups: list[Tensor]) -> list[Tensor]:
         """Blocks (n, rows, channels)."""
@@ -140,13 +168,14 @@ class Tape(NamedTuple):
 class Interaction(torch.nn.Module):
     """One layer: u -> A -> m -> B, and back."""
 
-    def __init__(self, layer: Layer, table: RadialTable, dtype: torch.dtype, first: bool):
+    def __init__(self, layer: Layer, table: RadialTable, precision: Precision, number: int):
         super().__init__()
-        self.dtype = dtype
-        self.first = first  # its u depends on the sender's species alone
-        self.up = Affine(layer.up, dtype)
+        self.dtype = dtype = precision.dtype
+        self.first = number == 1  # its u depends on the sender's species alone
+        arithmetic = precision.format("linear", number)
+        self.up = Affine(layer.up, dtype, arithmetic)
         self.convolution = _build_convolution(layer.convolution, table, dtype)
-        self.message = Linear(layer.message, dtype)
+        self.message = Linear(layer.message, dtype, arithmetic)
         self.message_rows: list[int] = [block.n_rows for block in layer.message.target.blocks]
         self.message_channels = pad_channels(layer.message.target.channels)
         self.contraction = _build_contraction(layer, dtype)
@@ -202,11 +231,14 @@ def _build_convolution(conv: Convolution, table: RadialTable, dtype: torch.dtype
         )  # fmt: skip
         entry += 1 if path.l2 == 0 else (2 * path.l1 + 1) * (2 * path.l3 + 1)
     indices, values = _couplings(conv, starts)
+    radial = table.coefficients[..., : table.n_radial]
+    knots = table.stored or Stored(radial.to(dtype), torch.ones_like(radial[..., :1]))
     return torch.classes.mdplugin.Convolution(
         torch.tensor(rows, dtype=torch.int64),
         indices,
         values,
-        _block_functions(table, len(conv.paths), channels).to(dtype).contiguous(),
+        _pack_knots(_block_functions(knots.values, len(conv.paths), channels)),
+        knots.scale[..., 0].contiguous(),
         table.coefficients[:, None, :, table.n_radial :].to(dtype).contiguous(),
         table.pieces.contiguous(),
         table.r_max,
@@ -215,14 +247,23 @@ def _build_convolution(conv: Convolution, table: RadialTable, dtype: torch.dtype
     )
 
 
-def _block_functions(table: RadialTable, n_paths: int, channels: int) -> Tensor:
+def _block_functions(functions: Tensor, n_paths: int, channels: int) -> Tensor:
     """Knots (pairs, blocks, rows, paths * width): a block holds `width` channels of all paths (kernels.h: RadialTable)."""
-    n_pairs, n_rows, _ = table.coefficients.shape
+    n_pairs, n_rows, _ = functions.shape
     padded = pad_channels(channels)
     width = 32 if padded % 32 == 0 and n_paths * 32 <= LARGEST_BLOCK else CHANNEL_MULTIPLE
-    knots = table.coefficients.new_zeros((n_pairs, n_rows, n_paths, padded))
-    knots[..., :channels] = table.coefficients[..., : table.n_radial].unflatten(-1, (n_paths, channels))
-    return knots.unflatten(-1, (-1, width)).permute(0, 3, 1, 2, 4).flatten(3)
+    knots = functions.new_zeros((n_pairs, n_rows, n_paths, padded))
+    knots[..., :channels] = functions.unflatten(-1, (n_paths, channels))
+    return knots.unflatten(-1, (-1, width)).permute(0, 3, 1, 2, 4).flatten(3).contiguous()
+
+
+def _pack_knots(knots: Tensor) -> Tensor:
+    """Knots as the kernel reads them (kernels.h: RadialTable): two of 16-bit fixed point to a word of int32."""
+    if knots.dtype != torch.int16:
+        return knots
+    padded = torch.nn.functional.pad(knots.to(torch.int64), (0, -knots.shape[-1] % (2 * CHANNEL_MULTIPLE)))
+    low, high = padded.unflatten(-1, (-1, 2, CHANNEL_MULTIPLE)).unbind(-2)
+    return ((high << 16) | (low & 0xFFFF)).to(torch.int32).flatten(-2).contiguous()
 
 
 def _couplings(conv: Convolution, starts: list[int]) -> tuple[Tensor, Tensor]:
@@ -256,15 +297,16 @@ def _build_contraction(layer: Layer, dtype: torch.dtype):
     tensors = []
     for term in contraction.terms:
         n_m = 2 * contraction.target.blocks[term.target].l + 1
-        weights = term.weights.new_zeros((*term.weights.shape[:2], padded))
-        weights[..., : term.weights.shape[2]] = term.weights
+        stored = term.stored or Stored(term.weights.to(dtype), torch.ones((1, 1, 1), dtype=torch.float64))
+        weights = torch.nn.functional.pad(stored.values, (0, padded - stored.values.shape[2]))
         tensors += [
             torch.tensor([term.target, term.degree, n_m, term.n_paths], dtype=torch.int64),
             term.monomials.contiguous(),
             term.indices.contiguous(),
             term.values.contiguous(),
-            weights.to(dtype).contiguous(),
+            weights.contiguous(),
+            stored.scale.contiguous(),
         ]
     source_rows = [block.n_rows for block in contraction.source.blocks]
     target_rows = [block.n_rows for block in contraction.target.blocks]
-    return torch.classes.mdplugin.Contraction(source_rows, target_rows, padded, tensors)
+    return torch.classes.mdplugin.Contraction(source_rows, target_rows, padded, tensors, dtype == torch.float64)

@@ -17,13 +17,21 @@ from mdplugin.model import MaceModel
 from mdplugin.network_layers import Graph, Interaction, Tape
 from mdplugin.network_readout import PairRepulsion, Readout, no_repulsion
 from mdplugin.precision import Precision
+from mdplugin.quantize import quantize_model, quantize_tables
 from mdplugin.tables import RadialTable, measure_table, tabulate
 
-# Largest error of dR/dr in the radial tables, relative to its largest value. The surface stays smooth (C4) and
-# forces stay its exact derivative: this is how far it may lie from the checkpoint's. Far below the tolerances of
-# `Precision`.
-TABLE_ERROR = {torch.float32: 5e-6, torch.float64: 1e-9}
-TABLE_KIND = "spline5"
+# Kind of the radial tables and the largest error of dR/dr in them, relative to its largest value, by the format of the
+# knots. The surface stays smooth (C4, or C2 with cubic splines) and forces stay its exact derivative: this is how far it
+# may lie from the checkpoint's. Far below the tolerances of `Precision`; for rounded knots as far as their rounding.
+TABLES = {
+    "fp64": ("spline5", 1e-9),
+    "fp32": ("spline5", 5e-6),
+    "w16": ("spline5", 1e-3),
+    "fp16": ("spline5", 5e-6),
+    "bf16": ("spline5", 5e-6),
+    "w8": ("spline5", 5e-6),
+}
+INTERVALS = (48, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096)
 LARGEST_TABLE_BYTES = 500_000_000
 R_MIN_A = 0.6  # no two nuclei come nearer in dynamics; below it the table is as smooth, only less tight
 
@@ -34,18 +42,18 @@ class NativeNetwork(torch.nn.Module):
     e0s: Tensor
     pairs: Tensor
 
-    def __init__(self, model: MaceModel, tables: Sequence[RadialTable], dtype: torch.dtype):
+    def __init__(self, model: MaceModel, tables: Sequence[RadialTable], precision: Precision):
         super().__init__()
-        self.dtype = dtype
+        self.dtype = precision.dtype
         self.l_max = model.l_max
         self.scale, self.shift = model.scale, model.shift
         self.e0s, self.pairs = model.e0s.clone(), model.basis.pairs.clone()
         self.has_pairs = model.basis.n_pairs > 1
         self.n_species = len(model.atomic_numbers)
-        layers = [Interaction(layer, tables[t], dtype, t == 0) for t, layer in enumerate(model.layers)]
+        layers = [Interaction(layer, tables[t], precision, t + 1) for t, layer in enumerate(model.layers)]
         self.layers = torch.nn.ModuleList(layers)
         self.reversed_layers = torch.nn.ModuleList(layers[::-1])
-        self.readout = Readout(model.linear, model.perceptron, dtype)
+        self.readout = Readout(model.linear, model.perceptron, precision)
         self.has_zbl = model.zbl is not None
         self.zbl = PairRepulsion(model.zbl or no_repulsion(self.n_species))
 
@@ -127,7 +135,7 @@ class NativeNetwork(torch.nn.Module):
         return result
 
 
-def tabulate_layers(model: MaceModel, dtype: torch.dtype) -> tuple[list[RadialTable], list[dict]]:
+def tabulate_layers(model: MaceModel, precision: Precision) -> tuple[list[RadialTable], list[dict]]:
     """The coarsest radial tables within TABLE_ERROR, and what the manifest says of them.
 
     Raises:
@@ -135,28 +143,31 @@ def tabulate_layers(model: MaceModel, dtype: torch.dtype) -> tuple[list[RadialTa
             table reaches the bound.
     """
     tables, facts = [], []
-    for layer in model.layers:
+    for t, layer in enumerate(model.layers):
+        name = precision.format("radial", t + 1)
+        kind, bound = TABLES["fp64" if precision.base == "fp64" else name]
         n_functions = len(layer.convolution.paths) * layer.convolution.source.channels
-        for n_intervals in (128, 256, 512, 1024, 2048, 4096):
-            size = model.basis.n_pairs * n_intervals * n_functions * dtype.itemsize
+        for n_intervals in INTERVALS:
+            size = model.basis.n_pairs * n_intervals * n_functions * precision.dtype.itemsize
             if size > LARGEST_TABLE_BYTES:
                 raise Unsupported(
                     f"room for the radial tables of {model.basis.n_pairs} species pairs: {size / 1e9:.1f} GB per layer, "
                     f"at most {LARGEST_TABLE_BYTES / 1e9:g} GB; keep the elements that you need with --elements"
                 )
-            table = tabulate(model.basis, layer.convolution, n_intervals, TABLE_KIND)
+            table = tabulate(model.basis, layer.convolution, n_intervals, kind)
             error = measure_table(table, model.basis, layer.convolution, r_min=R_MIN_A)
-            if error.derivative <= TABLE_ERROR[dtype]:
+            if error.derivative <= bound:
                 break
         else:
             raise Unsupported(
-                f"radial table of a layer within {TABLE_ERROR[dtype]:g} of its slope: {error.derivative:.1e} at "
+                f"radial table of a layer within {bound:g} of its slope: {error.derivative:.1e} at "
                 f"{n_intervals} intervals"
             )
         tables.append(table)
         facts.append(
             {
-                "kind": TABLE_KIND,
+                "kind": kind,
+                "knots": name if precision.base != "fp64" else "fp64",
                 "intervals": n_intervals,
                 "value_error": error.value,
                 "slope_error": error.derivative,
@@ -179,9 +190,11 @@ def build_native(
     model = lower(checkpoint, elements)
     if any(layer.gate is not None for layer in model.layers):
         raise Unsupported("kernel for RealAgnosticResidualNonLinearInteractionBlock")
-    tables, facts = tabulate_layers(model, precision.dtype)
+    precision.require_layers(len(model.layers))
+    tables, facts = tabulate_layers(model, precision)
+    model, tables = quantize_tables(model, tables, precision)
     try:
-        network = NativeNetwork(model, tables, precision.dtype).eval()
+        network = NativeNetwork(quantize_model(model, precision), tables, precision).eval()
     except RuntimeError as error:  # a size beyond the kernels' buffers; they say which
         raise Unsupported(str(error).splitlines()[0]) from error
     with warnings.catch_warnings():

@@ -5,16 +5,18 @@ from torch import Tensor
 
 from mdplugin.model import NodeMap, Perceptron, Zbl
 from mdplugin.network_layers import Affine, pad_channels
+from mdplugin.precision import Precision
 
 
 class Readout(torch.nn.Module):
     """Energy of every node from all B, and its gradient."""
 
-    def __init__(self, linear: NodeMap, perceptron: Perceptron | None, dtype: torch.dtype):
+    def __init__(self, linear: NodeMap, perceptron: Perceptron | None, precision: Precision):
         super().__init__()
-        self.linear = Affine(linear, dtype)
+        dtype, arithmetic = precision.dtype, precision.format("readout")
+        self.linear = Affine(linear, dtype, arithmetic)
         self.has_perceptron = perceptron is not None
-        self.hidden = Affine(perceptron.hidden if perceptron else linear, dtype)
+        self.hidden = Affine(perceptron.hidden if perceptron else linear, dtype, arithmetic)
         net = perceptron or Perceptron(
             linear, "identity", 1.0, None, None, torch.zeros(1, dtype=torch.float64), 0.0
         )

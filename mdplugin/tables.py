@@ -15,7 +15,7 @@ from math import comb, factorial
 import torch
 from torch import Tensor
 
-from mdplugin.model import Convolution, RadialBasis
+from mdplugin.model import Convolution, RadialBasis, Stored
 from mdplugin.radial import Jet, evaluate_density, evaluate_radial
 
 KINDS = ("hermite3", "hermite5", "spline3", "spline5")
@@ -30,6 +30,7 @@ class RadialTable:
         pieces: (n_weights, n_weights), the weights' polynomials.
         coefficients: (n_pairs, n_rows, n_functions).
         n_radial: how many of the functions are R; one more is the density.
+        stored: the knots of R after rounding (quantize.py), (n_pairs, n_rows, n_radial) with a scale per row, or None.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class RadialTable:
     pieces: Tensor
     coefficients: Tensor
     n_radial: int
+    stored: Stored | None = None
 
     def functions(self, r: Tensor, pair: Tensor) -> Jet:
         """R (n, n_radial) with derivatives; zero beyond r_max."""

@@ -2,6 +2,7 @@
 // The symmetric contraction as a torch class: couplings and weights -> the kernel's polynomials; run over threads.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/mul.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/record_function.h>
 #include <torch/custom_class.h>
@@ -27,15 +28,15 @@ struct Leaf {
 /// Leaves of one product by row of B and last factor.
 using Leaves = std::map<std::pair<std::int32_t, std::int32_t>, Leaf>;
 
-/// A symmetric contraction. Per term five tensors: head (4,) int64 target block, degree, 2L + 1, paths; monomials
+/// A symmetric contraction. Per term six tensors: head (4,) int64 target block, degree, 2L + 1, paths; monomials
 /// (n, degree) int64, ascending rows of m; indices (n_couplings, 3) int64 [monomial, M, path]; values float64;
-/// weights (species or 1, paths, channels).
+/// weights (species or 1, paths, channels) in any type and their scale, float64, that broadcasts to them.
 class Contraction : public torch::CustomClassHolder {
  public:
   Contraction(std::vector<std::int64_t> source_rows, std::vector<std::int64_t> target_rows, std::int64_t channels,
-              Tensors terms)
+              Tensors terms, bool is_double)
       : source_rows_(std::move(source_rows)), target_rows_(std::move(target_rows)), channels_(channels),
-        terms_(std::move(terms)), rows_(source_rows_.begin(), source_rows_.end()),
+        terms_(std::move(terms)), is_double_(is_double), rows_(source_rows_.begin(), source_rows_.end()),
         targets_(target_rows_.begin(), target_rows_.end()) {
     for (const auto &blocks : {rows_, targets_})
       TORCH_CHECK(std::accumulate(blocks.begin(), blocks.end(), 0) <= 64, "mdplugin: contraction: more than 64 rows");
@@ -80,15 +81,15 @@ class Contraction : public torch::CustomClassHolder {
     return gm;
   }
 
-  std::tuple<std::vector<std::int64_t>, std::vector<std::int64_t>, std::int64_t, Tensors> state() const {
-    return {source_rows_, target_rows_, channels_, terms_};
+  std::tuple<std::vector<std::int64_t>, std::vector<std::int64_t>, std::int64_t, Tensors, bool> state() const {
+    return {source_rows_, target_rows_, channels_, terms_, is_double_};
   }
 
  private:
   /// Leaves of every product: all factors of a monomial but the last.
   std::map<Factors, Leaves> collect_leaves() const {
     std::map<Factors, Leaves> products;
-    for (std::size_t k = 0; k < terms_.size(); k += 5) {
+    for (std::size_t k = 0; k < terms_.size(); k += 6) {
       const std::int64_t *head = terms_[k].const_data_ptr<std::int64_t>(), degree = head[1];
       const std::int64_t *monomials = terms_[k + 1].const_data_ptr<std::int64_t>();
       const std::int64_t *index = terms_[k + 2].const_data_ptr<std::int64_t>();
@@ -135,15 +136,16 @@ class Contraction : public torch::CustomClassHolder {
   /// D: (species or 1, channels / channel_multiple, leaves, channel_multiple), summed in double.
   void merge_weights(const std::vector<Leaf> &leaves) {
     std::int64_t n_species = 1;
-    for (std::size_t k = 4; k < terms_.size(); k += 5) n_species = std::max(n_species, terms_[k].size(0));
+    for (std::size_t k = 4; k < terms_.size(); k += 6) n_species = std::max(n_species, terms_[k].size(0));
     const std::int64_t n_blocks = channels_ / channel_multiple, n_leaves = std::int64_t(leaves.size());
     species_stride_ = n_species > 1 ? n_blocks : 0;
     Tensor merged = at::zeros({n_species, n_blocks, n_leaves, channel_multiple}, at::kDouble);
     double *D = merged.mutable_data_ptr<double>();
     Tensors double_weights;
-    for (std::size_t k = 4; k < terms_.size(); k += 5) double_weights.push_back(terms_[k].to(at::kDouble).contiguous());
+    for (std::size_t k = 4; k < terms_.size(); k += 6)
+      double_weights.push_back(at::mul(terms_[k].to(at::kDouble), terms_[k + 1]).contiguous());
     for (std::int64_t i = 0; i < n_leaves; ++i) {
-      const Tensor &weights = double_weights[leaves[i].term / 5];
+      const Tensor &weights = double_weights[leaves[i].term / 6];
       const double *W = weights.const_data_ptr<double>();
       const std::int64_t n_paths = weights.size(1), stride = weights.size(0) > 1 ? n_paths * channels_ : 0;
       for (std::int64_t s = 0; s < n_species; ++s)
@@ -152,7 +154,7 @@ class Contraction : public torch::CustomClassHolder {
             D[((s * n_blocks + c / channel_multiple) * n_leaves + i) * channel_multiple + c % channel_multiple] +=
                 value * W[s * stride + path * channels_ + c];
     }
-    coefficients_ = merged.to(terms_.empty() ? at::kDouble : terms_[4].scalar_type());
+    coefficients_ = merged.to(is_double_ ? at::kDouble : at::kFloat);
   }
 
   template <typename T>
@@ -166,6 +168,7 @@ class Contraction : public torch::CustomClassHolder {
   std::vector<std::int64_t> source_rows_, target_rows_;
   std::int64_t channels_, species_stride_ = 0;
   Tensors terms_;
+  bool is_double_;
   Tensor coefficients_;
   std::vector<int> rows_, targets_;
   std::vector<Step> steps_;
@@ -178,9 +181,9 @@ class Contraction : public torch::CustomClassHolder {
 
 TORCH_LIBRARY_FRAGMENT(mdplugin, library) {
   using mdplugin::Contraction;
-  using State = std::tuple<std::vector<std::int64_t>, std::vector<std::int64_t>, std::int64_t, std::vector<at::Tensor>>;
+  using State = std::tuple<std::vector<std::int64_t>, std::vector<std::int64_t>, std::int64_t, std::vector<at::Tensor>, bool>;
   library.class_<Contraction>("Contraction")
-      .def(torch::init<std::vector<std::int64_t>, std::vector<std::int64_t>, std::int64_t, std::vector<at::Tensor>>())
+      .def(torch::init<std::vector<std::int64_t>, std::vector<std::int64_t>, std::int64_t, std::vector<at::Tensor>, bool>())
       .def("forward", &Contraction::forward)
       .def("reverse", &Contraction::reverse)
       .def_pickle([](const c10::intrusive_ptr<Contraction> &self) { return self->state(); },

@@ -23,19 +23,28 @@ namespace {
 class Convolution : public torch::CustomClassHolder {
  public:
   /// paths (n_paths, 10) int64 as struct Path; indices (n_couplings, 2) int64 and values (n_couplings,) float64, sorted
-  /// by row of Y; table (pairs, blocks, rows, functions of a block); density (pairs, 1, rows, 1) or without column;
-  /// pieces (size, size) float64.
-  Convolution(Tensor paths, Tensor indices, Tensor values, Tensor table, Tensor density, Tensor pieces, double r_max,
-              std::int64_t channels, std::int64_t n_y)
+  /// by row of Y; table (pairs, blocks, rows, functions of a block), its type the storage of the knots (int32: two of 16
+  /// bits, kernels.h); row_scale (pairs, rows) float64 of the knots; density (pairs, 1, rows, 1) or without column; pieces (size, size) float64.
+  Convolution(Tensor paths, Tensor indices, Tensor values, Tensor table, Tensor row_scale, Tensor density, Tensor pieces,
+              double r_max, std::int64_t channels, std::int64_t n_y)
       : paths_(std::move(paths)), indices_(std::move(indices)), values_(std::move(values)), table_(std::move(table)),
-        density_(std::move(density)), pieces_(std::move(pieces)), r_max_(r_max), channels_(channels), n_y_(n_y) {
+        row_scale_(std::move(row_scale)), density_(std::move(density)), pieces_(std::move(pieces)), r_max_(r_max), channels_(channels), n_y_(n_y) {
     read_paths();
     read_couplings();
     const std::int64_t size = pieces_.size(0);
     TORCH_CHECK(size == 4 || size == 6, "mdplugin: radial table: expected 4 or 6 weights per interval, got ", size);
     TORCH_CHECK(channels_ % channel_multiple == 0 && channels_ * n_paths() <= 16384,
                 "mdplugin: convolution: too many or unpadded channels: ", channels_);
-    TORCH_CHECK(table_.size(3) <= 2048 && table_.size(1) * table_.size(3) == channels_ * n_paths(),
+    const std::int64_t n_functions = channels_ * n_paths() / std::max<std::int64_t>(table_.size(1), 1);
+    const std::int64_t columns = table_.scalar_type() == at::kInt ? (n_functions + 31) / 32 * 16 : n_functions;
+    require(row_scale_, at::kDouble, "scale of rows");
+    TORCH_CHECK(row_scale_.numel() == table_.size(0) * table_.size(2), "mdplugin: radial table: expected a scale of each row");
+    const double unit = table_.scalar_type() == at::kInt ? 0x1p-16 : 1.0;
+    for (std::int64_t i = 0; i < row_scale_.numel(); ++i) {
+      row_units_.push_back(row_scale_.const_data_ptr<double>()[i] * unit);
+      ones_.push_back(1.0);
+    }
+    TORCH_CHECK(n_functions <= 2048 && table_.size(3) == columns && table_.size(1) * n_functions == channels_ * n_paths(),
                 "mdplugin: radial table: expected blocks of ", n_paths(), " paths, got ", table_.sizes());
   }
 
@@ -48,7 +57,7 @@ class Convolution : public torch::CustomClassHolder {
     dispatch(r, [&](auto zero) {
       using T = decltype(zero);
       const EdgeWalk<T> walk = make_walk<T>(u, r, Y, offsets, order, source_row);
-      const auto table = make_table<T>(table_, pair);
+      const auto table = make_table<T>(table_, channels_ * n_paths() / table_.size(1), row_units_, pair);
       const auto sources = pointers<T>(u);
       const auto targets = mutable_pointers<T>(A);
       at::parallel_for(0, n, 1, [&](std::int64_t begin, std::int64_t end) {
@@ -67,7 +76,7 @@ class Convolution : public torch::CustomClassHolder {
     dispatch(r, [&](auto zero) {
       using T = decltype(zero);
       const EdgeWalk<T> walk = make_walk<T>(u, r, Y, offsets, order, source_row);
-      const auto table = make_table<T>(table_, pair);
+      const auto table = make_table<T>(table_, channels_ * n_paths() / table_.size(1), row_units_, pair);
       const auto sources = pointers<T>(u), gradients = pointers<T>(gA);
       const auto run = [&](std::int64_t begin, std::int64_t end, const std::int32_t *rows, T *const *targets) {
         kernels<T>().reverse_convolve(plan(), table, walk, begin, end, sources.data(), gradients.data(), rows, targets,
@@ -84,7 +93,7 @@ class Convolution : public torch::CustomClassHolder {
 
   /// For gA, whose blocks have the layout of A: zeros.
   Tensors allocate_target(std::int64_t n) const {
-    Tensors gA = allocate(n, target_rows_, channels_, table_);
+    Tensors gA = allocate(n, target_rows_, channels_, density_);  // of the base type
     for (Tensor &block : gA) block.zero_();
     return gA;
   }
@@ -95,7 +104,7 @@ class Convolution : public torch::CustomClassHolder {
     Tensor value = at::empty_like(r), slope = at::empty_like(r);
     dispatch(r, [&](auto zero) {
       using T = decltype(zero);
-      const auto table = make_table<T>(density_, pair);
+      const auto table = make_table<T>(density_, 1, ones_, pair);
       at::parallel_for(0, r.size(0), 256, [&](std::int64_t begin, std::int64_t end) {
         kernels<T>().radial_function(table, begin, end, r.const_data_ptr<T>(), value.mutable_data_ptr<T>(),
                                      slope.mutable_data_ptr<T>());
@@ -104,8 +113,8 @@ class Convolution : public torch::CustomClassHolder {
     return {value, slope};
   }
 
-  std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, double, std::int64_t, std::int64_t> state() const {
-    return {paths_, indices_, values_, table_, density_, pieces_, r_max_, channels_, n_y_};
+  std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, double, std::int64_t, std::int64_t> state() const {
+    return {paths_, indices_, values_, table_, row_scale_, density_, pieces_, r_max_, channels_, n_y_};
   }
 
  private:
@@ -188,18 +197,35 @@ class Convolution : public torch::CustomClassHolder {
   }
 
   template <typename T>
-  RadialTable<T> make_table(const Tensor &knots, const std::optional<Tensor> &pair) const {
-    require(knots, c10::CppTypeToScalarType<T>::value, "radial table");
+  RadialTable<T> make_table(const Tensor &knots, std::int64_t n_functions, const std::vector<double> &row_scale,
+                            const std::optional<Tensor> &pair) const {
     RadialTable<T> table;
-    table.coefficients = knots.const_data_ptr<T>();
+    table.storage = find_storage<T>(knots.scalar_type());
+    require(knots, knots.scalar_type(), "radial table");
+    table.knots = static_cast<const char *>(knots.const_data_ptr());
     table.n_blocks = knots.size(1);
     table.n_rows = knots.size(2);
-    table.n_functions = knots.size(3);
+    table.n_functions = n_functions;
+    table.row_bytes = knots.size(3) * knots.element_size();
+    table.row_scale = row_scale.data();
     table.size = int(pieces_.size(0));
     table.inverse_step = double(table.n_rows - table.size + 1) / r_max_;
     std::copy_n(pieces_.const_data_ptr<double>(), pieces_.numel(), table.pieces);
     table.pair = pair ? pair->const_data_ptr<std::int64_t>() : nullptr;
     return table;
+  }
+
+  template <typename T>
+  static Storage find_storage(at::ScalarType type) {
+    if (type == c10::CppTypeToScalarType<T>::value) return Storage::base;
+    TORCH_CHECK(sizeof(T) == sizeof(float), "mdplugin: radial table: expected ", c10::CppTypeToScalarType<T>::value, ", got ", type);
+    switch (type) {
+      case at::kInt: return Storage::fixed16;
+      case at::kChar: return Storage::fixed8;
+      case at::kBFloat16: return Storage::brain16;
+      case at::kHalf: return Storage::half16;
+      default: TORCH_CHECK(false, "mdplugin: radial table: no kernel for ", type);
+    }
   }
 
   template <typename T>
@@ -212,7 +238,8 @@ class Convolution : public torch::CustomClassHolder {
             source_row.const_data_ptr<std::int64_t>()};
   }
 
-  Tensor paths_, indices_, values_, table_, density_, pieces_;
+  Tensor paths_, indices_, values_, table_, row_scale_, density_, pieces_;
+  std::vector<double> row_units_, ones_;  // of the rows of the table and of the density's
   double r_max_;
   std::int64_t channels_, n_y_;
   int n_entries_ = 0;
@@ -228,9 +255,9 @@ class Convolution : public torch::CustomClassHolder {
 TORCH_LIBRARY_FRAGMENT(mdplugin, library) {
   using mdplugin::Convolution;
   using Tensor = at::Tensor;
-  using State = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, double, std::int64_t, std::int64_t>;
+  using State = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, double, std::int64_t, std::int64_t>;
   library.class_<Convolution>("Convolution")
-      .def(torch::init<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, double, std::int64_t, std::int64_t>())
+      .def(torch::init<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, double, std::int64_t, std::int64_t>())
       .def("forward", &Convolution::forward)
       .def("reverse", &Convolution::reverse)
       .def("density", &Convolution::density)

@@ -3,17 +3,23 @@
 #include <stdexcept>
 
 #include "kernels.h"
+#include "matrix_kernels.h"
 
 namespace mdplugin {
 
 namespace v3 {
 const Kernels<float> &float_kernels();
 const Kernels<double> &double_kernels();
+const MatrixKernels &matrix_kernels();
 }  // namespace v3
 namespace v4 {
 const Kernels<float> &float_kernels();
 const Kernels<double> &double_kernels();
+const MatrixKernels &matrix_kernels();
 }  // namespace v4
+namespace v4dot {
+const MatrixKernels &matrix_kernels();
+}  // namespace v4dot
 
 namespace {
 bool require_avx2() {
@@ -29,7 +35,16 @@ bool has_avx512() {
                             __builtin_cpu_supports("avx512cd");
   return found;
 }
+
+bool has_dot() {
+  static const bool found = has_avx512() && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
+  return found;
+}
 }  // namespace
+
+const MatrixKernels &matrix_kernels() {
+  return has_dot() ? v4dot::matrix_kernels() : has_avx512() ? v4::matrix_kernels() : v3::matrix_kernels();
+}
 
 template <>
 const Kernels<float> &kernels<float>() {

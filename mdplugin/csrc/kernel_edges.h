@@ -16,7 +16,7 @@ template <typename T>
 struct EdgeBatch {
   int count;
   std::int64_t index[batch];
-  const T *rows[batch];                            // first row of the interval, in the table's first block
+  const char *rows[batch];                         // first row of the interval, in the table's first block
   T w[max_spline * batch], dw[max_spline * batch];  // weights of R and dR/dr
   alignas(64) T couplings[max_entries * batch];      // T = sum over m2 of C Y
 };
@@ -25,6 +25,7 @@ struct EdgeBatch {
 template <typename T>
 inline void locate(const RadialTable<T> &table, const T *r, EdgeBatch<T> &edges) {
   double t[batch], inside[batch];
+  const double *scale[batch];
   const std::int64_t last = table.n_rows - table.size;
   for (int e = 0; e < batch; ++e) {
     const std::int64_t edge = edges.index[e < edges.count ? e : 0];
@@ -35,7 +36,8 @@ inline void locate(const RadialTable<T> &table, const T *r, EdgeBatch<T> &edges)
     t[e] = x - double(i);
     inside[e] = t[e] <= 1.0;
     const std::int64_t pair = table.pair ? table.pair[edge] : 0;
-    edges.rows[e] = table.coefficients + (pair * table.n_blocks * table.n_rows + i) * table.n_functions;
+    edges.rows[e] = table.knots + (pair * table.n_blocks * table.n_rows + i) * table.row_bytes;
+    scale[e] = table.row_scale + pair * table.n_rows + i;
   }
   for (int j = 0; j < table.size; ++j) {
     const double *piece = table.pieces + j * table.size;
@@ -50,8 +52,8 @@ inline void locate(const RadialTable<T> &table, const T *r, EdgeBatch<T> &edges)
         w[e] = w[e] * t[e] + piece[k];
       }
     for (int e = 0; e < batch; ++e) {
-      edges.w[j * batch + e] = T(w[e] * inside[e]);
-      edges.dw[j * batch + e] = T(dw[e] * inside[e] * table.inverse_step);
+      edges.w[j * batch + e] = T(w[e] * inside[e] * scale[e][j]);
+      edges.dw[j * batch + e] = T(dw[e] * inside[e] * table.inverse_step * scale[e][j]);
     }
   }
 }
@@ -82,36 +84,116 @@ inline void gather_edges(const ConvolutionPlan &plan, const RadialTable<T> &tabl
   form_couplings(plan, walk.Y, edges);
 }
 
-template <typename T, int size, bool with_derivative>
-inline void interpolate_rows(const T *rows, const T *weights, const T *slopes, std::int64_t n, T *R, T *dR) {
-  Vector<T> w[size], dw[size];
-#pragma GCC unroll 6
-  for (int j = 0; j < size; ++j) {
-    w[j] = Vector<T>{} + weights[j * batch];
-    if constexpr (with_derivative) dw[j] = Vector<T>{} + slopes[j * batch];
+/// `lanes` knots of a row from function f on, as they are stored.
+template <typename T, Storage storage>
+inline Vector<T> load_knots(const char *row, std::int64_t f) {
+  if constexpr (storage == Storage::base) {
+    return load(reinterpret_cast<const T *>(row) + f);
+  } else if constexpr (storage == Storage::fixed8) {
+    Bytes bytes;
+    std::memcpy(&bytes, row + f, sizeof bytes);
+    return __builtin_convertvector(bytes, Vector<T>);
+  } else if constexpr (storage == Storage::brain16) {
+    UnsignedShorts shorts;
+    std::memcpy(&shorts, row + 2 * f, sizeof shorts);
+    return Vector<T>(__builtin_convertvector(shorts, Words) << 16);
+  } else {
+#if defined(__AVX512F__)
+    return Vector<T>(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(row + 2 * f))));
+#else
+    return Vector<T>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(row + 2 * f))));
+#endif
   }
+}
+
+/// The weights of R and dR/dr of one edge, in all lanes.
+template <typename T, int size, bool with_derivative>
+struct Taps {
+  Vector<T> w[size], dw[size];
+
+  Taps(const T *weights, const T *slopes) {
+#pragma GCC unroll 6
+    for (int j = 0; j < size; ++j) {
+      w[j] = Vector<T>{} + weights[j * batch];
+      if constexpr (with_derivative) dw[j] = Vector<T>{} + slopes[j * batch];
+    }
+  }
+};
+
+template <typename T, int size, bool with_derivative, Storage storage>
+inline void interpolate_rows(const char *rows, std::int64_t row_bytes, const T *weights, const T *slopes, std::int64_t n,
+                             T *R, T *dR) {
+  const Taps<T, size, with_derivative> taps(weights, slopes);
   for (std::int64_t f = 0; f < n; f += lanes<T>) {
-    Vector<T> row = load(rows + f), value = w[0] * row, slope;
-    if constexpr (with_derivative) slope = dw[0] * row;
+    Vector<T> row = load_knots<T, storage>(rows, f), value = taps.w[0] * row, slope;
+    if constexpr (with_derivative) slope = taps.dw[0] * row;
 #pragma GCC unroll 6
     for (int j = 1; j < size; ++j) {
-      row = load(rows + j * n + f);
-      value += w[j] * row;
-      if constexpr (with_derivative) slope += dw[j] * row;
+      row = load_knots<T, storage>(rows + j * row_bytes, f);
+      value += taps.w[j] * row;
+      if constexpr (with_derivative) slope += taps.dw[j] * row;
     }
     store(R + f, value);
     if constexpr (with_derivative) store(dR + f, slope);
   }
 }
 
+/// The same for two 16-bit knots in a word.
+template <typename T, int size, bool with_derivative>
+inline void interpolate_pairs(const char *rows, std::int64_t row_bytes, const T *weights, const T *slopes, std::int64_t n,
+                              T *R, T *dR) {
+  constexpr int half = channel_multiple;
+  const Taps<T, size, with_derivative> taps(weights, slopes);
+  for (std::int64_t f = 0; f < n; f += 2 * half)
+    for (int i = 0; i < half; i += lanes<T>) {
+      Vector<T> value[2] = {}, slope[2] = {};
+#pragma GCC unroll 6
+      for (int j = 0; j < size; ++j) {
+        Words words;
+        std::memcpy(&words, rows + j * row_bytes + 2 * (f + 2 * i), sizeof words);
+        const Vector<T> low = __builtin_convertvector(words << 16, Vector<T>);
+        const Vector<T> high = __builtin_convertvector(words & ~0xffff, Vector<T>);
+        value[0] += taps.w[j] * low;
+        value[1] += taps.w[j] * high;
+        if constexpr (with_derivative) {
+          slope[0] += taps.dw[j] * low;
+          slope[1] += taps.dw[j] * high;
+        }
+      }
+      for (int k = 0; k < 2 && f + k * half < n; ++k) {
+        store(R + f + k * half + i, value[k]);
+        if constexpr (with_derivative) store(dR + f + k * half + i, slope[k]);
+      }
+    }
+}
+
+template <typename T, int size, bool with_derivative>
+inline void interpolate_stored(const RadialTable<T> &table, const char *rows, const T *w, const T *dw, T *R, T *dR) {
+  const std::int64_t bytes = table.row_bytes, n = table.n_functions;
+  if constexpr (sizeof(T) == sizeof(float)) {
+    switch (table.storage) {
+      case Storage::fixed16: return interpolate_pairs<T, size, with_derivative>(rows, bytes, w, dw, n, R, dR);
+      case Storage::fixed8:
+        return interpolate_rows<T, size, with_derivative, Storage::fixed8>(rows, bytes, w, dw, n, R, dR);
+      case Storage::brain16:
+        return interpolate_rows<T, size, with_derivative, Storage::brain16>(rows, bytes, w, dw, n, R, dR);
+      case Storage::half16:
+        return interpolate_rows<T, size, with_derivative, Storage::half16>(rows, bytes, w, dw, n, R, dR);
+      case Storage::base: break;
+    }
+  }
+  interpolate_rows<T, size, with_derivative, Storage::base>(rows, bytes, w, dw, n, R, dR);
+}
+
 /// R (n_functions) and, if asked for, dR/dr of edge e in one block.
 template <typename T, bool with_derivative>
 inline void interpolate(const RadialTable<T> &table, const EdgeBatch<T> &edges, int e, std::int64_t block, T *R, T *dR) {
-  const T *rows = edges.rows[e] + block * table.n_rows * table.n_functions, *w = edges.w + e, *dw = edges.dw + e;
+  const char *rows = edges.rows[e] + block * table.n_rows * table.row_bytes;
+  const T *w = edges.w + e, *dw = edges.dw + e;
   if (table.size == 4)
-    interpolate_rows<T, 4, with_derivative>(rows, w, dw, table.n_functions, R, dR);
+    interpolate_stored<T, 4, with_derivative>(table, rows, w, dw, R, dR);
   else
-    interpolate_rows<T, 6, with_derivative>(rows, w, dw, table.n_functions, R, dR);
+    interpolate_stored<T, 6, with_derivative>(table, rows, w, dw, R, dR);
 }
 
 /// A table of one function (the density of Density blocks) and its derivative at every edge.
@@ -126,7 +208,7 @@ void radial_function(const RadialTable<T> &table, std::int64_t begin, std::int64
     for (int e = 0; e < edges.count; ++e) {
       T f = 0, df = 0;
       for (int j = 0; j < table.size; ++j) {
-        const T c = edges.rows[e][j];
+        const T c = reinterpret_cast<const T *>(edges.rows[e])[j];
         f += edges.w[j * batch + e] * c;
         df += edges.dw[j * batch + e] * c;
       }

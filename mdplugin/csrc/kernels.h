@@ -40,14 +40,22 @@ struct ConvolutionPlan {
   RowBlocks target;
 };
 
+/// How the knots of a radial table are kept.
+enum class Storage : int { base, fixed16, fixed8, brain16, half16 };
+
 /// R_f(r) = sum_j w_j(t) c[(i + j), f] on interval i = floor(r / step) of uniform knots, t = r / step - i.
 ///
 /// Functions are stored in blocks: block b holds the channels [b width, (b + 1) width) of all paths, path after path. So
 /// what one edge reads lies together, and what the next one reads overlaps with it if edges are sorted by r.
+/// Knots of 16-bit fixed point lie two to a word, so that one load serves two vectors: word i of a group of 32 functions
+/// holds function i below and function 16 + i above. Both are converted where they lie in the word, 2^16 too large.
 template <typename T>
 struct RadialTable {
-  const T *coefficients;  // (pairs, n_blocks, n_rows, n_functions)
+  const char *knots;  // (pairs, n_blocks, n_rows) rows of row_bytes
+  Storage storage;
   std::int64_t n_blocks, n_rows, n_functions;  // functions of one block: paths x width
+  std::int64_t row_bytes;
+  const double *row_scale;                // (pairs, n_rows), multiplies the knots
   int size;                               // weights per interval
   double inverse_step;
   double pieces[max_spline * max_spline];  // w_j(t) = sum_k pieces[j, k] t^k

@@ -5,6 +5,8 @@
 // Kernels are compiled once per instruction set, each in its own namespace MDPLUGIN_ISA (native.py), so
 // nothing here may be shared between the copies: no std templates, whose out-of-line bodies the linker merges.
 #pragma once
+#include <immintrin.h>
+
 #include <cstdint>
 #include <cstring>
 
@@ -27,6 +29,14 @@ using Vector = typename VectorOf<T>::type;
 template <typename T>
 constexpr int lanes = MDPLUGIN_VECTOR_BYTES / sizeof(T);
 
+/// As many words, shorts or bytes as a vector of floats has lanes.
+typedef std::int32_t Words __attribute__((vector_size(MDPLUGIN_VECTOR_BYTES)));
+typedef float Floats __attribute__((vector_size(MDPLUGIN_VECTOR_BYTES)));
+typedef std::int16_t Shorts __attribute__((vector_size(MDPLUGIN_VECTOR_BYTES / 2)));
+typedef std::uint16_t UnsignedShorts __attribute__((vector_size(MDPLUGIN_VECTOR_BYTES / 2)));
+typedef std::int8_t Bytes __attribute__((vector_size(MDPLUGIN_VECTOR_BYTES / 4)));
+typedef std::uint8_t UnsignedBytes __attribute__((vector_size(MDPLUGIN_VECTOR_BYTES / 4)));
+
 template <typename T>
 inline Vector<T> load(const T *p) {
   Vector<T> v;
@@ -37,6 +47,12 @@ inline Vector<T> load(const T *p) {
 template <typename T>
 inline void store(T *p, Vector<T> v) {
   std::memcpy(p, &v, sizeof v);
+}
+
+inline Words load_words(const std::int32_t *p) {
+  Words v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
 }
 
 template <typename T>
