@@ -106,7 +106,7 @@ def _run_export(arguments: argparse.Namespace) -> int:
         print(manifest.to_json())
         return 0
     fidelity = manifest.fidelity
-    print(f"{arguments.output}: {manifest.describe()}")
+    print(f"{arguments.output}: {manifest.describe()}, not validated")
     print(
         f"against mace-torch float64 on {fidelity['n_frames']} frames, largest error: "
         f"energy {fidelity['energy_eV_per_atom']:.1e} eV/atom, forces {fidelity['force_eV_per_A']:.1e} eV/Å, "
