@@ -10,7 +10,7 @@ hash finds mistakes. It is no signature: who wants to forge a certificate can.)
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +71,42 @@ class Certificates:
         lines = [certificate.line for certificate in self.valid] or [NOT_VALIDATED]
         return "; ".join([*lines, FOREIGN] if self.n_foreign else lines)
 
+    def as_dicts(self) -> list[dict]:
+        """The valid certificates as plain values."""
+        return [dataclasses.asdict(each) for each in self.valid]
+
+    def to_text(self) -> str:
+        """All that the valid certificates hold, a fact per line."""
+        parts = [line for each in self.valid for line in (f"certificate: {each.line}", *_facts(each))]
+        if self.n_foreign:
+            parts.append(f"certificates: {FOREIGN} ({self.n_foreign})")
+        return "\n".join(parts or [f"certificates: {NOT_VALIDATED}"])
+
+
+def _facts(certificate: Certificate) -> Iterator[str]:
+    content = dataclasses.asdict(certificate)
+    del content["line"]
+    yield from _lines(content, 1)
+
+
+def _lines(content: dict, indent: int) -> Iterator[str]:
+    for name, value in content.items():
+        if isinstance(value, dict) and any(isinstance(each, dict) for each in value.values()):
+            yield f"{'  ' * indent}{name}:"
+            yield from _lines(value, indent + 1)
+        elif isinstance(value, dict):
+            yield f"{'  ' * indent}{name}: " + ", ".join(
+                f"{key} {_text(each)}" for key, each in value.items()
+            )
+        else:
+            yield f"{'  ' * indent}{name}: {_text(value)}"
+
+
+def _text(value) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return ", ".join(map(_text, value)) if isinstance(value, list) else "-" if value is None else str(value)
+
 
 def read_certificates(path: str | os.PathLike) -> Certificates:
     """The certificates of an artifact; the content is hashed only where there are any.
@@ -121,6 +157,6 @@ def certify(path: str | os.PathLike, certificates: Sequence[Certificate]) -> Cer
             )
     kept = {each.subject: each for each in (*read_certificates(path).valid, *certificates)}
     result = Certificates(tuple(kept.values()))
-    stored = {"schema": SCHEMA, "certificates": [dataclasses.asdict(each) for each in result.valid]}
+    stored = {"schema": SCHEMA, "certificates": result.as_dicts()}
     put_record(Path(path), CERTIFICATES, json.dumps(stored, indent=1, allow_nan=False).encode())
     return result
