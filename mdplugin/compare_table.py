@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mdplugin.compare import Comparison, Errors
+from mdplugin.smoothness import RESOLVED
 
 _ERRORS = (
     "energy RMSE meV/atom",
@@ -103,7 +104,7 @@ def _probe_table(rows: Sequence[Comparison]) -> str:
                 row.precision,
                 _number(symmetry.force_max_meV_per_A),
                 _number(symmetry.force_rms_meV_per_A),
-                _number(noise) if smooth.is_noise_resolved else f"< {_number(2 * resolution)}",
+                _number(noise) if smooth.is_noise_resolved else f"< {_number(RESOLVED * resolution)}",
                 _number(resolution),
                 _number(smooth.force_roughness_meV_per_A),
                 _number(smooth.energy_roughness_meV),

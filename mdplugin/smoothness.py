@@ -17,12 +17,15 @@ what they leave is not smooth on that scale.
 
 The derivative of a least-squares polynomial is a central difference of many points. Its error has two parts. Rounding:
 P' is a linear function of the energies with weights w, so independent errors of size d (the energy roughness) make an
-error of d |w|, about 4 d / L. Truncation: grows as L^10. L balances them for float32. Measured on water, 192 atoms:
-d = 1e-3 meV makes 0.01 meV/Å; in float64 the misfit of P is 2e-5 meV and makes 2e-4 meV/Å. Random directions of all
-coordinates are best for both: for N atoms L grows as sqrt(N), as d does, while the odd derivatives of E along u fall.
-The *resolution* is rms(d |w|) with the d that was found, misfit included; its square is subtracted from the noise's,
-and a noise below twice the resolution is called unresolved. Where rounding makes the energy rough by meV (bfloat16) the
-resolution is poor: then the force roughness, which no division amplifies, is the figure to look at.
+error of d |w|, 4.8 d / L. Truncation grows as L^11. The path is as long as float32 wants it: on water (192 atoms,
+L = 0.48 Å) d = 1e-3 meV makes 0.01 meV/Å by rounding, the polynomial's misfit 3e-4 meV/Å (seen in float64, where it is all there is).
+Random directions of all coordinates are best for both: for N atoms L grows as sqrt(N), as d does, while the higher
+derivatives of E along u fall.
+
+The *resolution* is rms(d |w|) with the d that was found, misfit included; its square is subtracted from the noise's. A
+misfit by functions of degree 12 to 16 looks like a noise of 1.6 to 2.5 times the resolution, so a noise is called resolved
+above three times. Where rounding makes the energy rough by meV (bfloat16) the resolution is poor: then the force
+roughness, which no division amplifies, is the figure to look at.
 """
 
 from collections.abc import Sequence
@@ -35,6 +38,7 @@ from numpy.polynomial import chebyshev
 from mdplugin.equivariance import Evaluate
 
 N_POINTS, ORDER, REACH_A = 21, 11, 0.02
+RESOLVED = 3.0
 
 _T = np.linspace(-1, 1, N_POINTS)
 _BASIS = chebyshev.chebvander(_T, ORDER)
@@ -52,7 +56,7 @@ class Smoothness:
     Attributes:
         force_noise_meV_per_A: rms per component, resolution subtracted. force_noise_error_meV_per_A: its standard
             error, from the scatter between paths; NaN of one path. force_noise_resolution_meV_per_A.
-        is_noise_resolved: whether what was seen is more than twice what the energy's roughness makes.
+        is_noise_resolved: whether what was seen is more than RESOLVED times that.
         force_roughness_meV_per_A: rms per component. force_roughness_max_meV_per_A: largest.
         energy_roughness_meV: rms, of a frame. energy_roughness_meV_per_atom: rms of that over its number of atoms.
         n_paths: paths that were walked.
@@ -99,7 +103,7 @@ def measure_smoothness(
         force_noise_meV_per_A=1000 * float(np.sqrt(max(mismatch.mean() - leverage, 0.0))),
         force_noise_error_meV_per_A=1000 * float(scatter / (2 * seen)) if seen > 0 else 0.0,
         force_noise_resolution_meV_per_A=1000 * float(np.sqrt(leverage)),
-        is_noise_resolved=bool(seen > 2 * np.sqrt(leverage)),
+        is_noise_resolved=bool(seen > RESOLVED * np.sqrt(leverage)),
         force_roughness_meV_per_A=1000 * float(np.sqrt(np.mean([path.force for path in paths]))),
         force_roughness_max_meV_per_A=1000 * max(path.force_max for path in paths),
         energy_roughness_meV=1000 * float(np.sqrt(np.mean([path.energy for path in paths]))),

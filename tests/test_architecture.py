@@ -86,7 +86,7 @@ ARROWS = {
         "smoothness",
         "structures",
     },
-    "compare_table": {"compare"},
+    "compare_table": {"compare", "smoothness"},
     "compare_command": {
         "artifact",
         "bounds",
