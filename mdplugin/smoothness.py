@@ -18,7 +18,8 @@ what they leave is not smooth on that scale.
 The derivative of a least-squares polynomial is a central difference of many points. Its error has two parts. Rounding:
 P' is a linear function of the energies with weights w, so independent errors of size d (the energy roughness) make an
 error of d |w|, 4.8 d / L. Truncation grows as L^11. The path is as long as float32 wants it: on water (192 atoms,
-L = 0.48 Å) d = 1e-3 meV makes 0.01 meV/Å by rounding, the polynomial's misfit 3e-4 meV/Å (seen in float64, where it is all there is).
+L = 0.48 Å) d = 1e-3 meV makes 0.01 meV/Å by rounding; the polynomial's misfit makes 3e-4 meV/Å (in float64, where there
+is nothing else).
 Random directions of all coordinates are best for both: for N atoms L grows as sqrt(N), as d does, while the higher
 derivatives of E along u fall.
 
