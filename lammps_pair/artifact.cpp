@@ -192,7 +192,8 @@ class TorchArtifact final : public Artifact {
 
   const std::string &manifest() const noexcept override { return manifest_; }
 
-  std::string read_certificates(std::string &json, std::string &content_sha256) noexcept override {
+  std::string read_certificates(std::string &json,
+                                std::string &content_sha256) noexcept override {
     return catch_all(path_ + ": the certificates cannot be read: ", [&] {
       caffe2::serialize::PyTorchStreamReader reader(path_);
       if (!reader.hasRecord(certificates_record)) return;

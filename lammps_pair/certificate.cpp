@@ -13,7 +13,7 @@ constexpr const char *not_validated = "not validated";
 constexpr const char *foreign = "carries a certificate that is not this file's, ignored";
 
 struct Lines {
-  std::string valid;        // with semicolons between
+  std::string valid;         // with semicolons between
   bool has_foreign = false;  // of another file, damaged, or of a later version
 };
 
