@@ -7,14 +7,18 @@
 #include <caffe2/serialize/inline_container.h>
 #include <torch/csrc/jit/serialization/import.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
 #include <fstream>
 #include <stdexcept>
+#include <string>
+#include <vector>
 
 #include "halo.h"
+#include "sha256.h"
 
 #define MDPLUGIN_EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -25,6 +29,7 @@ namespace mdplugin {
 namespace {
 
 constexpr const char *manifest_record = "extra/mdplugin.json";
+constexpr const char *certificates_record = "extra/mdplugin-certificates.json";
 
 /// A failure whose text is already one line for the user.
 struct Refusal : std::runtime_error {
@@ -119,6 +124,27 @@ std::string read_manifest(const std::string &path) {
   }
 }
 
+/// SHA-256 over all records but the certificates, as mdplugin/archive.py defines it.
+std::string hash_content(caffe2::serialize::PyTorchStreamReader &reader) {
+  reader.setShouldLoadDebugSymbol(true);  // else such records are passed over
+  std::vector<std::string> names = reader.getAllRecords();
+  std::sort(names.begin(), names.end());
+  Sha256 hash;
+  const auto update = [&hash](const void *data, std::uint64_t size) {
+    std::array<unsigned char, 8> length{};
+    for (int i = 0; i < 8; ++i) length[i] = static_cast<unsigned char>(size >> 8 * i);
+    hash.update(length.data(), length.size());
+    hash.update(data, size);
+  };
+  for (const std::string &name : names) {
+    if (name == certificates_record) continue;
+    const auto [data, size] = reader.getRecord(name);
+    update(name.data(), name.size());
+    update(data.get(), size);
+  }
+  return hash.finish();
+}
+
 /// Sets the number of threads for a scope; 0 leaves it.
 class ThreadScope {
  public:
@@ -165,6 +191,17 @@ class TorchArtifact final : public Artifact {
       : path_(std::move(path)), manifest_(read_manifest(path_)) {}
 
   const std::string &manifest() const noexcept override { return manifest_; }
+
+  std::string read_certificates(std::string &json,
+                                std::string &content_sha256) noexcept override {
+    return catch_all(path_ + ": the certificates cannot be read: ", [&] {
+      caffe2::serialize::PyTorchStreamReader reader(path_);
+      if (!reader.hasRecord(certificates_record)) return;
+      const auto [data, size] = reader.getRecord(certificates_record);
+      json.assign(static_cast<const char *>(data.get()), size);
+      content_sha256 = hash_content(reader);
+    });
+  }
 
   std::string load() noexcept override {
     return catch_all(path_ + ": the network cannot be loaded, export it again: ", [this] {
@@ -218,7 +255,7 @@ class TorchArtifact final : public Artifact {
 }  // namespace mdplugin
 
 // C linkage gives dlsym a plain name; the C++ types are fine, both sides come from one build.
-MDPLUGIN_EXPORT std::string mdplugin_open_artifact_1(
+MDPLUGIN_EXPORT std::string mdplugin_open_artifact_2(
     const std::string &path, std::unique_ptr<mdplugin::Artifact> &artifact) noexcept {
   return mdplugin::catch_all(path + ": ", [&] {
     mdplugin::require_matching_torch();

@@ -38,6 +38,10 @@ class Artifact {
   /// The manifest's JSON; known before `load`, so that a newer schema is refused before code runs.
   virtual const std::string &manifest() const noexcept = 0;
 
+  /// The record of certificates, JSON, and the content hash that binds them to this file
+  /// (mdplugin/archive.py). Both empty where there is no record. Returns an error text.
+  virtual std::string read_certificates(std::string &json, std::string &content_sha256) noexcept = 0;
+
   /// Load the network. Returns an error text.
   virtual std::string load() noexcept = 0;
 
@@ -52,6 +56,6 @@ class Artifact {
 /// Open `path` and read its manifest; returns an error text. The name carries the version of this
 /// header and of halo.h: a library of another version lacks the symbol.
 using OpenArtifact = std::string(const std::string &path, std::unique_ptr<Artifact> &artifact);
-inline constexpr const char *open_symbol = "mdplugin_open_artifact_1";
+inline constexpr const char *open_symbol = "mdplugin_open_artifact_2";
 
 }  // namespace mdplugin

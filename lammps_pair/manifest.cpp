@@ -37,10 +37,6 @@ void read_values(const LAMMPS_NS::json &values, Manifest &manifest) {
   manifest.atomic_numbers = values.at("atomic_numbers").get<std::vector<int>>();
   manifest.masses = values.at("masses_amu").get<std::vector<double>>();
   manifest.r_max = values.at("r_max").get<double>();
-  manifest.certificate = "not validated";
-  const auto certificate = values.find("certificate");
-  if (certificate != values.end() && certificate->is_object())
-    manifest.certificate = certificate->at("line").get<std::string>();
 }
 
 }  // namespace

@@ -9,7 +9,6 @@ namespace mdplugin {
 struct Manifest {
   std::string precision;             // policy, as given to `mdplugin export`
   std::string trained_dtype;         // of the checkpoint's weights
-  std::string certificate;           // one line of validation, or "not validated"
   std::vector<int> atomic_numbers;   // `species` of the network indexes it
   std::vector<double> masses;        // standard atomic masses in g/mol, one per element
   double r_max = 0.0;                // cutoff in Å

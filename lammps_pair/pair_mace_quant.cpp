@@ -10,6 +10,7 @@
 
 #include "artifact_library.h"
 #include "atom.h"
+#include "certificate.h"
 #include "comm.h"
 #include "error.h"
 #include "force.h"
@@ -183,7 +184,7 @@ void PairMACEQuant::announce(const std::string &path) {
   if (comm->me != 0) return;
   utils::logmesg(lmp, "mace/quant: {} precision {}, elements {}, trained {}, {}\n", path,
                  manifest_.precision, manifest_.element_list(), manifest_.trained_dtype,
-                 manifest_.certificate);
+                 mdplugin::describe_certificates(*artifact_));
 }
 
 // ------------------------------------------------------------------------------ before a run

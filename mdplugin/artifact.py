@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from mdplugin.archive import write_whole
+from mdplugin.certificate import Certificates, read_certificates
 from mdplugin.errors import ArtifactError
 from mdplugin.precision import Precision
 
@@ -35,7 +37,6 @@ _PLAIN_TYPES = {
     tuple[int, ...]: tuple,
     tuple[float, ...]: tuple,
     tuple[dict, ...]: tuple,
-    dict | None: None,
 }
 
 
@@ -53,7 +54,6 @@ class Manifest:
         source: name and SHA-256 of the checkpoint.
         radial_tables: per layer of the native backend: kind, intervals, relative errors; empty for e3nn.
         fidelity: measured at export against mace-torch in float64: frames, largest errors, tolerances.
-        certificate: what validation attached, or None; its "line" is what engines print.
     """
 
     mdplugin_version: str
@@ -72,7 +72,6 @@ class Manifest:
     source: dict
     radial_tables: tuple[dict, ...] = ()
     fidelity: dict = field(default_factory=dict)
-    certificate: dict | None = None
     units: dict = field(default_factory=lambda: dict(UNITS))
     conventions: dict = field(default_factory=lambda: dict(CONVENTIONS))
     schema: int = SCHEMA
@@ -114,10 +113,9 @@ class Manifest:
             raise ArtifactError(f"{where}: incomplete manifest ({error}): export the model again") from error
 
     def describe(self) -> str:
-        """One line for logs: precision, elements, trained type, validation."""
-        validated = (self.certificate or {}).get("line", "not validated")
+        """One line for logs: precision, elements, trained type."""
         elements = " ".join(self.elements)
-        return f"precision {self.precision}, elements {elements}, trained {self.trained_dtype}, {validated}"
+        return f"precision {self.precision}, elements {elements}, trained {self.trained_dtype}"
 
 
 @dataclass(frozen=True)
@@ -127,6 +125,11 @@ class Artifact:
     path: Path
     manifest: Manifest
     network: torch.jit.ScriptModule
+    certificates: Certificates = field(default_factory=Certificates)
+
+    def describe(self) -> str:
+        """One line for logs: what the manifest says, and what is certified of this very file."""
+        return f"{self.manifest.describe()}, {self.certificates.line}"
 
     def evaluate(
         self,
@@ -212,7 +215,7 @@ def load(path: str | os.PathLike, device: str = "cpu") -> Artifact:
         raise ArtifactError(
             f"{path}: the network cannot be loaded ({reason}): export the model again"
         ) from error
-    return Artifact(path, manifest, network)
+    return Artifact(path, manifest, network, read_certificates(path))
 
 
 def save(network: torch.jit.ScriptModule, manifest: Manifest, path: Path) -> None:
@@ -226,16 +229,7 @@ def save(network: torch.jit.ScriptModule, manifest: Manifest, path: Path) -> Non
     path = writable_path(path)
     content = io.BytesIO()  # torch's own file writer ends the process when the disk is full
     torch.jit.save(network, content, _extra_files={RECORD: manifest.to_json()})
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
-            part = Path(scratch) / path.name
-            with part.open("wb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-    except OSError as error:
-        raise ArtifactError(f"cannot write {path}: {error.strerror}; choose another place with -o") from error
+    write_whole(path, content.getbuffer())
 
 
 def writable_path(path: str | os.PathLike) -> Path:

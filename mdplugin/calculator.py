@@ -1,6 +1,8 @@
 """Artifact + atoms -> energy, forces, stress: the ASE calculator."""
 
+import logging
 import os
+import sys
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,6 +17,9 @@ from mdplugin.artifact import Artifact, load
 from mdplugin.errors import StructureError
 from mdplugin.neighbors import Neighbors
 from mdplugin.threads import torch_threads
+
+_LOG = logging.getLogger("mdplugin")
+_LOG.setLevel(_LOG.level or logging.INFO)
 
 
 class MACEQuantCalculator(Calculator):
@@ -46,10 +51,13 @@ class MACEQuantCalculator(Calculator):
         label: str | None = None,
         directory: str = ".",
     ):
-        """Load the artifact.
+        """Load the artifact, and say in one line what it is and whether it was validated.
+
+        The line goes to the logger "mdplugin" as information, and to stderr where the program has set up no logging;
+        `logging.getLogger("mdplugin").setLevel("WARNING")` silences it.
 
         Args:
-            artifact: path of the file, or an `Artifact` that is loaded already.
+            artifact: path of the file, or an `Artifact` that is loaded already (of which no line is said).
             device: "cpu".
             threads: torch threads during an evaluation; None leaves torch as it is.
             skin: Verlet skin of the neighbour list in Å.
@@ -63,7 +71,10 @@ class MACEQuantCalculator(Calculator):
             raise StructureError(f"threads: expected a positive integer or None, got {threads!r}")
         if not (np.isfinite(skin) and skin >= 0):
             raise StructureError(f"skin: expected a length in Å, zero or more, got {skin!r}")
-        self.artifact = artifact if isinstance(artifact, Artifact) else load(Path(artifact), device)
+        if not isinstance(artifact, Artifact):
+            artifact = load(Path(artifact), device)
+            _announce(f"{artifact.path}: {artifact.describe()}")
+        self.artifact = artifact
         self.device, self.threads, self.skin = device, threads, skin
         manifest = self.artifact.manifest
         self._neighbors = Neighbors(manifest.r_max, skin)
@@ -73,7 +84,7 @@ class MACEQuantCalculator(Calculator):
 
     def __reduce__(self):
         """Pickled as its arguments: the artifact is loaded again, results are not kept."""
-        return type(self), (self.artifact.path, self.device, self.threads, self.skin)
+        return _restore, (type(self), self.artifact.path, self.device, self.threads, self.skin)
 
     def __deepcopy__(self, memo):
         """A calculator of its own on the same loaded artifact, without results."""
@@ -134,6 +145,18 @@ class MACEQuantCalculator(Calculator):
                 f"atom {atom}: element '{element}' is not in {self.artifact.path.name}; it knows {known_elements}"
             )
         return torch.from_numpy(species)
+
+
+def _restore(kind: type[MACEQuantCalculator], path: Path, device: str, *arguments) -> MACEQuantCalculator:
+    """A pickled calculator again; the process that made it has said what the file is."""
+    return kind(load(path, device), device, *arguments)
+
+
+def _announce(line: str) -> None:
+    if _LOG.hasHandlers():
+        _LOG.info(line)
+    elif _LOG.isEnabledFor(logging.INFO):
+        print(f"mdplugin: {line}", file=sys.stderr)
 
 
 def _atomic_virials(edges, edge_force: torch.Tensor, n_atoms: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -290,7 +290,7 @@ def require_elements(
             )
 
 
-def evaluate_mace(checkpoint: Checkpoint, frames: list[ase.Atoms]) -> list[Evaluation]:
+def evaluate_mace(checkpoint: Checkpoint, frames: Iterable[ase.Atoms]) -> list[Evaluation]:
     """mace-torch itself in float64, through its own calculator and neighbour list: the oracle of all tests.
 
     One thread, and TorchScript's profiling executor off: with two threads the first evaluation in a process was now and

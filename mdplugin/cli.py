@@ -9,8 +9,9 @@ import os
 import sys
 from pathlib import Path
 
-from mdplugin.errors import MDPluginError, StructureError
+from mdplugin.errors import MDPluginError
 from mdplugin.native import BuildError
+from mdplugin.structures import read_frames
 
 EXIT_ERROR = 3
 
@@ -106,7 +107,7 @@ def _run_export(arguments: argparse.Namespace) -> int:
         print(manifest.to_json())
         return 0
     fidelity = manifest.fidelity
-    print(f"{arguments.output}: {manifest.describe()}")
+    print(f"{arguments.output}: {manifest.describe()}, not validated")
     print(
         f"against mace-torch float64 on {fidelity['n_frames']} frames, largest error: "
         f"energy {fidelity['energy_eV_per_atom']:.1e} eV/atom, forces {fidelity['force_eV_per_A']:.1e} eV/Å, "
@@ -116,73 +117,47 @@ def _run_export(arguments: argparse.Namespace) -> int:
 
 
 def _add_inspect(verbs) -> None:
-    parser = verbs.add_parser("inspect", help="print what an artifact says about itself")
+    parser = verbs.add_parser(
+        "inspect", help="print what an artifact says about itself, and its certificates"
+    )
     parser.add_argument("artifact", type=Path)
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
     parser.set_defaults(run=_run_inspect)
 
 
 def _run_inspect(arguments: argparse.Namespace) -> int:
+    from mdplugin.archive import content_sha256
     from mdplugin.artifact import read_manifest
+    from mdplugin.certificate import read_certificates
 
     manifest = json.loads(read_manifest(arguments.artifact).to_json())
+    certificates = read_certificates(arguments.artifact)
     if arguments.json:
-        print(json.dumps(manifest, indent=1))
+        described = {
+            **manifest,
+            "content_sha256": content_sha256(arguments.artifact),
+            "certificates": certificates.as_dicts(),
+        }
+        print(json.dumps(described, indent=1, ensure_ascii=False))
         return 0
     width = max(map(len, manifest))
     for name, value in manifest.items():
         text = json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
         print(f"{name:{width}}  {text}")
+    print()
+    print(certificates.to_text())
     return 0
 
 
 def _add_compare(verbs) -> None:
+    from mdplugin import compare_command
+
     parser = verbs.add_parser(
-        "compare", help="errors of artifacts against mace-torch float64 and against labels"
+        "compare", help="errors of artifacts against float64 and labels; equivariance, noise, speed, size"
     )
-    parser.add_argument("artifacts", nargs="+", type=Path, metavar="ARTIFACT")
-    parser.add_argument(
-        "--reference", required=True, help="the checkpoint: a .model file or a bundled potential"
-    )
-    parser.add_argument("--structures", type=Path, required=True, help="frames, any format of ASE")
-    parser.add_argument("--head", help="readout head of the reference, where it has several")
+    compare_command.add_arguments(parser)
     _add_trust(parser)
-    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
-    parser.set_defaults(run=_run_compare)
-
-
-def _run_compare(arguments: argparse.Namespace) -> int:
-    from mdplugin.artifact import load
-    from mdplugin.checkpoint import read_checkpoint
-    from mdplugin.compare import compare_artifacts, format_table
-
-    artifacts = [load(path) for path in arguments.artifacts]
-    frames = read_frames(arguments.structures)
-    checkpoint = read_checkpoint(arguments.reference, arguments.head, arguments.trust)
-    rows = compare_artifacts(artifacts, checkpoint, frames)
-    print(json.dumps([row.as_dict() for row in rows], indent=1) if arguments.json else format_table(rows))
-    return 0
-
-
-def read_frames(path: Path) -> list:
-    """All frames of a structure file.
-
-    Raises:
-        StructureError: no such file, no frame in it, or ASE cannot read it.
-    """
-    import ase.io
-
-    try:
-        frames = ase.io.read(path, ":")
-    except FileNotFoundError as error:
-        raise StructureError(f"{path}: no such file") from error
-    except Exception as error:  # ASE's readers raise anything from KeyError to their own classes
-        raise StructureError(
-            f"{path}: ASE cannot read it as structures ({type(error).__name__}: {error})"
-        ) from error
-    if not frames:
-        raise StructureError(f"{path}: expected at least one frame, got none")
-    return frames
+    parser.set_defaults(run=compare_command.run)
 
 
 def _add_bench(verbs) -> None:

@@ -182,11 +182,12 @@ def _judge(energy: float, forces, hexamer) -> str:
 
 
 def _check_ase_numbers(artifact: Path) -> str:
+    from mdplugin.artifact import load
     from mdplugin.calculator import MACEQuantCalculator
 
     hexamer = _hexamer()
     atoms = hexamer.copy()
-    atoms.calc = MACEQuantCalculator(artifact)
+    atoms.calc = MACEQuantCalculator(load(artifact))
     return _judge(atoms.get_potential_energy(), atoms.get_forces(), hexamer)
 
 

@@ -39,3 +39,7 @@ class CaseError(MDPluginError):
 
 class Unsupported(CheckpointError):  # noqa: N818 (it is a finding about the network, and export falls back)
     """A network that is a MACE but has a part which the native engine does not know; names the part."""
+
+
+class BoundError(MDPluginError, ValueError):
+    """A bound, or an effort of measurement, that makes no sense."""

@@ -1,7 +1,7 @@
 """C++ sources -> shared libraries for the torch and LAMMPS that are installed (g++ alone, no cmake).
 
     libmdplugin_ops.so       the ops of TORCH_LIBRARY(mdplugin): csrc/, no LAMMPS symbol
-    libmdplugin_artifact.so  an artifact for C++ engines: lammps_pair/artifact.cpp, needs torch and the ops
+    libmdplugin_artifact.so  an artifact for C++ engines: lammps_pair/artifact.cpp, sha256.cpp; needs torch and the ops
     macequantplugin.so       pair_style mace/quant: needs no torch, so that `lmp` starts as fast as without it
 
 A build is valid for one *key*: the sources, the flags, the versions of torch and LAMMPS. The wheel carries
@@ -169,9 +169,9 @@ def _libraries(environment: Environment, rpath: str) -> list[Library]:
     torch_link = (f"-L{torch}/lib", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{rpath}")
     libraries = [Library(OPS_LIBRARY, _ops_objects(csrc, torch_include), torch_link)]
     if environment.serves_lammps:
-        artifact = pair / "artifact.cpp"
+        torch_side = (pair / "artifact.cpp", pair / "sha256.cpp")
         own = ("-L.", "-lmdplugin_ops", "-Wl,-rpath,$ORIGIN")
-        objects = (Object("artifact.o", artifact, (*torch_include, f"-I{pair}")),)
+        objects = tuple(Object(f"{s.stem}.o", s, (*torch_include, f"-I{pair}")) for s in torch_side)
         libraries.append(Library(ARTIFACT_LIBRARY, objects, (*own, *torch_link)))
         lammps_include = (
             f"-I{csrc}",
@@ -180,7 +180,7 @@ def _libraries(environment: Environment, rpath: str) -> list[Library]:
             f"-DMDPLUGIN_LAMMPS_VERSION={_lammps_date(environment.lammps_version)}",
             "-DLAMMPS_SMALLBIG",
         )
-        sources = sorted(set(pair.glob("*.cpp")) - {artifact})
+        sources = sorted(set(pair.glob("*.cpp")) - set(torch_side))
         objects = tuple(Object(f"pair_{source.stem}.o", source, lammps_include) for source in sources)
         libraries.append(Library(PLUGIN_LIBRARY, objects, ("-ldl",)))
     return libraries

@@ -25,7 +25,9 @@ ARROWS = {
     "reconstruction": {"model_file"},
     "network_mace": {"model_file", "reconstruction", "settings"},
     "checkpoint": {"model_file", "network_mace", "potentials", "settings", "threads"},
-    "artifact": {"ops", "precision"},
+    "archive": set(),
+    "certificate": {"archive"},
+    "artifact": {"archive", "certificate", "ops", "precision"},
     "network_e3nn": {"checkpoint", "network_readout", "ops", "precision", "readouts"},
     "model": set(),
     "linear_maps": {"model"},
@@ -71,7 +73,30 @@ ARROWS = {
         "network_native",
         "precision",
     },
-    "compare": {"artifact", "calculator", "checkpoint"},
+    "structures": set(),
+    "equivariance": set(),
+    "smoothness": {"equivariance"},
+    "bounds": set(),
+    "compare": {
+        "archive",
+        "artifact",
+        "calculator",
+        "checkpoint",
+        "equivariance",
+        "smoothness",
+        "structures",
+    },
+    "compare_table": {"compare", "smoothness"},
+    "compare_command": {
+        "artifact",
+        "bounds",
+        "certificate",
+        "checkpoint",
+        "compare",
+        "compare_table",
+        "machine",
+        "structures",
+    },
     "machine": set(),
     "bench": {
         "artifact",
@@ -89,7 +114,18 @@ ARROWS = {
     },
 }
 UNBOUND = {"cli", "doctor", "__init__", "__main__"}
-PUBLIC = {"export", "artifact", "calculator", "errors", "potentials", "native", "neighbors", "machine"}
+PUBLIC = {
+    "archive",
+    "artifact",
+    "calculator",
+    "certificate",
+    "errors",
+    "export",
+    "machine",
+    "native",
+    "neighbors",
+    "potentials",
+}
 
 
 def imported_modules(path):

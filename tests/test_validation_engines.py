@@ -20,7 +20,7 @@ from mdplugin.validation.case import Case
 from mdplugin.validation.chain import execute_run, load_run
 from mdplugin.validation.lammps_input import write_segment
 from mdplugin.validation.plan import RunPlan, Segment, plan_runs
-from mdplugin.validation.potential import load_potential
+from mdplugin.validation.potential import hash_file, load_potential
 from mdplugin.validation.report import read_report
 from mdplugin.validation.runner_lammps import place
 from mdplugin.validation.statistics import estimate_mean, subtract
@@ -340,10 +340,15 @@ def test_a_certificate_is_attached_to_the_file_that_was_judged(tmp_path, capsys)
     validate(case, tmp_path / "report", quiet=True)
     collect = ["validate", "--collect", "--certify", "-o", str(tmp_path / "report")]
     assert main(collect) in (0, 2)
-    certificate = mdplugin.read_manifest(case.models[0]).certificate
-    assert certificate["line"].startswith("validated on Ar21Ne11: nve ")
-    assert certificate["verdicts"]["nve"]["replicas"] == 2
-    assert certificate["line"] in mdplugin.read_manifest(case.models[0]).describe()
-    # the file has changed by this: what is there now was not judged
+    (certificate,) = mdplugin.load(case.models[0]).certificates.valid
+    assert certificate.line.startswith("nve ") and certificate.line.endswith("on Ar21Ne11, 2 x 1.6 ps")
+    assert certificate.measured["run"]["replicas"] == 2
+    assert certificate.structures["sha256"] == hash_file(tmp_path / "report" / "structure.xyz")
+    # the content is what it was, so that the case can be judged and certified again
+    assert main(collect) in (0, 2)
+    assert len(mdplugin.load(case.models[0]).certificates.valid) == 1
+    # another artifact under the same name was not judged
+    save_morse(Path(case.models[0]), precision="fp32", spoiled=1.5)
+    capsys.readouterr()
     assert main(collect) == 3
-    assert "expected the file that was judged" in capsys.readouterr().err
+    assert "expected the artifact that was judged" in capsys.readouterr().err

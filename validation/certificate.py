@@ -1,24 +1,25 @@
-"""Reports -> the certificate in an artifact's manifest, which both engines print."""
+"""Reports -> certificates in the artifacts that they judged; mdplugin/certificate.py has the mechanism."""
 
-import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import mdplugin
-from mdplugin import artifact
+from mdplugin.archive import content_sha256
+from mdplugin.certificate import Certificate
+from mdplugin.certificate import certify as attach
 from mdplugin.errors import CaseError
-from mdplugin.validation.potential import hash_file
+from mdplugin.validation.case import REFERENCE
 from mdplugin.validation.report import Report
+from mdplugin.validation.verdict import Verdict
 
 
 def certify(reports: Sequence[Report]) -> list[str]:
     """Write the verdicts of all reports into the artifacts that they judged; a line for each artifact.
 
-    The certificate is what was found, a fail too. The SHA-256 in it is that of the file that was judged; the file's own
-    changes by this.
+    The certificate is what was found, a fail too. It does not change the artifact's content hash.
 
     Raises:
-        CaseError: a file is not the one that was judged any more.
+        CaseError: a file is not the one that was judged any more; then none is written.
         ArtifactError: it cannot be written.
     """
     models = {
@@ -26,36 +27,62 @@ def certify(reports: Sequence[Report]) -> list[str]:
         for report in reports
         for model, label in zip(report.case.models, report.case.labels, strict=True)
     }
-    lines = []
     for path, label in models.items():
-        judged = next(report.potentials[label]["sha256"] for report in reports)
-        if hash_file(path) != judged:
+        judged = {report.potentials[label]["sha256"] for report in reports if label in report.potentials}
+        if judged != {content_sha256(path)}:
             raise CaseError(
-                f"{path}: expected the file that was judged (SHA-256 {judged}), got another: validate it again"
+                f"{path}: expected the artifact that was judged (content {', '.join(sorted(judged))}), got another: "
+                "validate it again"
             )
-        loaded = mdplugin.load(path)
-        certificate = _make_certificate(reports, label, judged)
-        artifact.save(loaded.network, dataclasses.replace(loaded.manifest, certificate=certificate), path)
-        lines.append(f"{path}: {certificate['line']}")
-    return lines
+    return [
+        f"{path}: {attach(path, _make_certificates(reports, label)).line}" for path, label in models.items()
+    ]
 
 
-def _make_certificate(reports: Sequence[Report], label: str, sha256: str) -> dict:
-    verdicts = {
-        report.case.ensemble: {
-            "outcome": str(verdict.outcome),
-            "sentence": verdict.sentence,
-            "structure": report.provenance["structure"]["formula"],
-            "length_ps": report.case.length_ps,
-            "replicas": report.case.replicas,
-            "temperature_K": report.case.temperature_K,
-            "engine": report.case.engine,
-            "finished": report.provenance["finished"],
-        }
+def _make_certificates(reports: Sequence[Report], label: str) -> list[Certificate]:
+    return [
+        _make_certificate(report, verdict)
         for report in reports
         for verdict in report.verdicts
         if verdict.label == label
+    ]
+
+
+def _make_certificate(report: Report, verdict: Verdict) -> Certificate:
+    case, structure = report.case, report.provenance["structure"]
+    run = {
+        name: getattr(case, name)
+        for name in (
+            "engine",
+            "length_ps",
+            "replicas",
+            "timestep_fs",
+            "temperature_K",
+            "pressure_bar",
+            "seed",
+        )
     }
-    outcomes = ", ".join(f"{ensemble} {each['outcome']}" for ensemble, each in verdicts.items())
-    formula = next(iter(verdicts.values()))["structure"]
-    return {"line": f"validated on {formula}: {outcomes}", "verdicts": verdicts, "judged_sha256": sha256}
+    tests = {test.observable: test for test in verdict.tests}
+    return Certificate(
+        kind=f"validate {case.ensemble}",
+        outcome=str(verdict.outcome),
+        line=f"{case.ensemble} {verdict.outcome} on {structure['formula']}, {case.replicas} x {case.length_ps:g} ps",
+        content_sha256=report.potentials[verdict.label]["sha256"],
+        structures=structure,
+        reference=report.potentials[REFERENCE],
+        measured={
+            "sentence": verdict.sentence,
+            "run": run,
+            "values": {name: _finite(test.candidate.value) for name, test in tests.items()},
+            "errors": {name: _finite(test.candidate.error) for name, test in tests.items()},
+        },
+        bounds={
+            name: {"bound": _finite(test.limit), "unit": test.unit, "outcome": str(test.outcome)}
+            for name, test in tests.items()
+        },
+        provenance={name: value for name, value in report.provenance.items() if name != "structure"},
+    )
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

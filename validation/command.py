@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--trust", action="store_true", help="open the reference's .model by running its pickle")
     add("--plan", action="store_true", help="write the case and its commands, run nothing")
     add("--collect", action="store_true", help="judge the runs in DIR")
-    add("--certify", action="store_true", help="write the verdict into the artifacts' manifests")
+    add("--certify", action="store_true", help="write the verdict into the artifacts; both engines say it")
     add(
         "--json", action="store_true", help="print report.json instead of the summary; a list of them for all"
     )

@@ -14,6 +14,7 @@ from ase.data import chemical_symbols
 
 import mdplugin
 from mdplugin import potentials
+from mdplugin.archive import content_sha256
 from mdplugin.errors import CaseError, StructureError
 
 REFERENCE_PRECISION = "fp64"
@@ -29,7 +30,7 @@ class Potential:
         path: the artifact; None for a calculator that is none.
         threads: torch threads of the artifact's calculator.
         precision: policy of the artifact.
-        sha256: of the artifact's bytes.
+        sha256: of the artifact's content, which certificates do not change.
         source: name and hash of the checkpoint it was exported from.
     """
 
@@ -69,7 +70,7 @@ def load_potential(path: str | os.PathLike, threads: int | None) -> Potential:
         path=path.resolve(),
         threads=threads,
         precision=manifest.precision,
-        sha256=hash_file(path),
+        sha256=content_sha256(path),
         source=manifest.source,
     )
 

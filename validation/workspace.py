@@ -15,6 +15,7 @@ from pathlib import Path
 import ase
 
 import mdplugin
+from mdplugin.archive import content_sha256
 from mdplugin.errors import CaseError
 from mdplugin.validation.case import REFERENCE, Case
 from mdplugin.validation.case_file import describe_case, parse_case
@@ -57,10 +58,10 @@ def prepare(case: Case, directory: Path, trust: bool = False) -> None:
     for model in case.models:
         require_elements(structure.atoms, model)
     require_reference_precision(case.reference)
-    hashes = {label: hash_file(model) for label, model in zip(case.labels, case.models, strict=True)}
+    hashes = {label: content_sha256(model) for label, model in zip(case.labels, case.models, strict=True)}
     hashes["structure"] = hash_file(structure.path)
     if is_artifact(case.reference):
-        hashes[REFERENCE] = hash_file(case.reference)
+        hashes[REFERENCE] = content_sha256(case.reference)
     _require_same_case(case, hashes, directory)
     try:
         (directory / MODELS).mkdir(parents=True, exist_ok=True)
@@ -69,7 +70,7 @@ def prepare(case: Case, directory: Path, trust: bool = False) -> None:
         reference = directory / MODELS / f"{REFERENCE}.pt"
         if not reference.is_file():
             export_reference(case.reference, reference, manifests[0].head, trust)
-        hashes[REFERENCE] = hash_file(reference)
+        hashes[REFERENCE] = content_sha256(reference)
         require_elements(structure.atoms, reference)
         shutil.copyfile(structure.path, directory / f"structure{structure.path.suffix}")
         _write_case(case, hashes, directory / CASE_FILE)
