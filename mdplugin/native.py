@@ -44,9 +44,12 @@ FLAGS = (
     "-Wextra",
 )
 # the kernels are compiled once for each, and the processor chooses when they are first called (csrc/dispatch.cpp)
-INSTRUCTION_SETS = {"v3": ("-march=x86-64-v3",), "v4": ("-march=x86-64-v4", "-mprefer-vector-width=512")}
-# for the products with matrices of short types alone (csrc/dot.h)
-DOT_INSTRUCTIONS = {"v4dot": (*INSTRUCTION_SETS["v4"], "-mavx512vnni", "-mavx512bf16")}
+_V4 = ("-march=x86-64-v4", "-mprefer-vector-width=512")
+INSTRUCTION_SETS = {
+    "v3": ("-march=x86-64-v3",),
+    "v4": _V4,
+    "v4dot": (*_V4, "-mavx512vnni", "-mavx512bf16"),  # dot products of short types (csrc/dot.h)
+}
 
 
 class BuildError(RuntimeError):
@@ -126,7 +129,7 @@ def build_key(environment: Environment) -> str:
         for source in sorted([*directory.glob("*.cpp"), *directory.glob("*.h")]):
             digest.update(source.name.encode() + b"\0" + source.read_bytes())
     lammps_version = environment.lammps_version if environment.serves_lammps else None
-    for part in (environment.torch_version, lammps_version, platform.machine(), *FLAGS, INSTRUCTION_SETS, DOT_INSTRUCTIONS):
+    for part in (environment.torch_version, lammps_version, platform.machine(), *FLAGS, INSTRUCTION_SETS):
         digest.update(f"\0{part}".encode())
     return digest.hexdigest()[:24]
 
@@ -191,9 +194,9 @@ def _ops_objects(csrc: Path, torch_include: tuple[str, ...]) -> tuple[Object, ..
     sources = sorted(csrc.glob("*.cpp"))
     ops = [Object(f"{s.stem}.o", s, torch_include) for s in sources if not s.stem.startswith("isa_")]
     for source in (s for s in sources if s.stem.startswith("isa_")):
-        sets = INSTRUCTION_SETS | (DOT_INSTRUCTIONS if source.stem == "isa_matrix" else {})
-        for name, options in sets.items():
-            flags = (*options, "-Wno-psabi", "-Wno-maybe-uninitialized", f"-DMDPLUGIN_ISA={name}")  # g++ 12's intrinsics
+        for name, options in INSTRUCTION_SETS.items():
+            # g++ 12's own intrinsics warn
+            flags = (*options, "-Wno-psabi", "-Wno-maybe-uninitialized", f"-DMDPLUGIN_ISA={name}")
             ops.append(Object(f"{source.stem}_{name}.o", source, flags))
     return tuple(ops)
 

@@ -35,17 +35,21 @@ class Linear(torch.nn.Module):
         self.sources = [w.source for w in linear.weights]
         self.targets = [w.target for w in linear.weights]
         self.products = torch.nn.ModuleList([Product(linear, w, dtype, arithmetic) for w in linear.weights])
+        # whether every block of y and of x has one matrix for all species: it need not be zero before
+        blocks = range(len(linear.target.blocks)), range(len(linear.source.blocks))
+        shared = all(w.matrix.shape[0] == 1 for w in linear.weights)
+        self.fills = shared and sorted(self.targets) == [*blocks[0]] and sorted(self.sources) == [*blocks[1]]
 
-    def forward(self, x: list[Tensor], y: list[Tensor], groups: list[Tensor]):
-        """Add to `y`; blocks are (n, rows, channels), `groups` the nodes of every species."""
+    def forward(self, x: list[Tensor], y: list[Tensor], groups: list[Tensor], add: bool = True):
+        """Add to `y`, or write it; blocks are (n, rows, channels), `groups` the nodes of every species."""
         for k, product in enumerate(self.products):
-            product(x[self.sources[k]], y[self.targets[k]], groups)
+            product(x[self.sources[k]], y[self.targets[k]], groups, add)
 
     @torch.jit.export
-    def reverse(self, gy: list[Tensor], gx: list[Tensor], groups: list[Tensor]):
-        """Add the transpose to `gx`."""
+    def reverse(self, gy: list[Tensor], gx: list[Tensor], groups: list[Tensor], add: bool = True):
+        """Add the transpose to `gx`, or write it."""
         for k, product in enumerate(self.products):
-            product.reverse(gy[self.targets[k]], gx[self.sources[k]], groups)
+            product.reverse(gy[self.targets[k]], gx[self.sources[k]], groups, add)
 
 
 # formats that round operands at run time; all others multiply in the base type, whatever they are stored in
@@ -71,27 +75,27 @@ class Product(torch.nn.Module):
         )
         self.per_species = values.shape[0] > 1
 
-    def forward(self, x: Tensor, y: Tensor, groups: list[Tensor]):
-        """Add to `y` (n, rows, channels)."""
+    def forward(self, x: Tensor, y: Tensor, groups: list[Tensor], add: bool):
+        """Add to `y` (n, rows, channels), or write it, which takes one matrix for all species."""
         if not self.per_species:
-            self.matrix.add_product(x, y, 0)
+            self.matrix.multiply(x, y, 0, add)
         else:
             for species, nodes in enumerate(groups):
                 if nodes.size(0) > 0:
                     part = torch.zeros([nodes.size(0), y.size(1), y.size(2)], dtype=y.dtype)
-                    self.matrix.add_product(x.index_select(0, nodes), part, species)
+                    self.matrix.multiply(x.index_select(0, nodes), part, species, True)
                     y.index_add_(0, nodes, part)
 
     @torch.jit.export
-    def reverse(self, gy: Tensor, gx: Tensor, groups: list[Tensor]):
-        """Add the transpose to `gx`."""
+    def reverse(self, gy: Tensor, gx: Tensor, groups: list[Tensor], add: bool):
+        """Add the transpose to `gx`, or write it."""
         if not self.per_species:
-            self.matrix.add_reverse(gy, gx, 0)
+            self.matrix.reverse(gy, gx, 0, add)
         else:
             for species, nodes in enumerate(groups):
                 if nodes.size(0) > 0:
                     part = torch.zeros([nodes.size(0), gx.size(1), gx.size(2)], dtype=gx.dtype)
-                    self.matrix.add_reverse(gy.index_select(0, nodes), part, species)
+                    self.matrix.reverse(gy.index_select(0, nodes), part, species, True)
                     gx.index_add_(0, nodes, part)
 
 
@@ -174,7 +178,9 @@ class Interaction(torch.nn.Module):
         self.first = number == 1  # its u depends on the sender's species alone
         arithmetic = precision.format("linear", number)
         self.up = Affine(layer.up, dtype, arithmetic)
-        self.convolution = _build_convolution(layer.convolution, table, dtype)
+        self.convolution = _build_convolution(
+            layer.convolution, table, dtype, precision.format("radial", number)
+        )
         self.message = Linear(layer.message, dtype, arithmetic)
         self.message_rows: list[int] = [block.n_rows for block in layer.message.target.blocks]
         self.message_channels = pad_channels(layer.message.target.channels)
@@ -186,8 +192,11 @@ class Interaction(torch.nn.Module):
         n = graph.z.size(0)
         rows = graph.sender_species if self.first else graph.senders
         A = self.convolution.forward(u, graph.r, graph.Y, graph.offsets, graph.order, rows, graph.pair)
-        m = [torch.zeros([n, k, self.message_channels], dtype=self.dtype) for k in self.message_rows]
-        self.message(A, m, graph.groups)
+        m = [torch.empty([n, k, self.message_channels], dtype=self.dtype) for k in self.message_rows]
+        if not self.message.fills:
+            for block in m:
+                block.zero_()
+        self.message(A, m, graph.groups, not self.message.fills)
         one_plus_rho, slope = torch.ones([0], dtype=self.dtype), torch.zeros([0], dtype=self.dtype)
         if self.has_density:
             density, slope = self.convolution.density(graph.r, graph.pair)
@@ -209,8 +218,8 @@ class Interaction(torch.nn.Module):
             gr -= (dot / tape.one_plus_rho).index_select(0, graph.receivers) * tape.slope
             g = [block / tape.one_plus_rho[:, None, None] for block in g]
         m.clear()  # the largest tensors go as soon as they can
-        gA = self.convolution.allocate_target(n)
-        self.message.reverse(g, gA, graph.groups)
+        gA = self.convolution.allocate_target(n, not self.message.fills)
+        self.message.reverse(g, gA, graph.groups, not self.message.fills)
         g.clear()
         rows = graph.sender_species if self.first else graph.senders
         return self.convolution.reverse(
@@ -218,7 +227,7 @@ class Interaction(torch.nn.Module):
         )
 
 
-def _build_convolution(conv: Convolution, table: RadialTable, dtype: torch.dtype):
+def _build_convolution(conv: Convolution, table: RadialTable, dtype: torch.dtype, arithmetic: str):
     """The kernel's object: paths, couplings, radial table in storage layout."""
     channels, padded = conv.source.channels, pad_channels(conv.source.channels)
     rows, entry = [], 0
@@ -237,7 +246,7 @@ def _build_convolution(conv: Convolution, table: RadialTable, dtype: torch.dtype
         torch.tensor(rows, dtype=torch.int64),
         indices,
         values,
-        _pack_knots(_block_functions(knots.values, len(conv.paths), channels)),
+        _pack_knots(_block_functions(knots.values, len(conv.paths), channels), arithmetic),
         knots.scale[..., 0].contiguous(),
         table.coefficients[:, None, :, table.n_radial :].to(dtype).contiguous(),
         table.pieces.contiguous(),
@@ -257,9 +266,9 @@ def _block_functions(functions: Tensor, n_paths: int, channels: int) -> Tensor:
     return knots.unflatten(-1, (-1, width)).permute(0, 3, 1, 2, 4).flatten(3).contiguous()
 
 
-def _pack_knots(knots: Tensor) -> Tensor:
+def _pack_knots(knots: Tensor, arithmetic: str) -> Tensor:
     """Knots as the kernel reads them (kernels.h: RadialTable): two of 16-bit fixed point to a word of int32."""
-    if knots.dtype != torch.int16:
+    if knots.dtype != torch.int16 or arithmetic == "w16a16":
         return knots
     padded = torch.nn.functional.pad(knots.to(torch.int64), (0, -knots.shape[-1] % (2 * CHANNEL_MULTIPLE)))
     low, high = padded.unflatten(-1, (-1, 2, CHANNEL_MULTIPLE)).unbind(-2)
@@ -309,4 +318,6 @@ def _build_contraction(layer: Layer, dtype: torch.dtype):
         ]
     source_rows = [block.n_rows for block in contraction.source.blocks]
     target_rows = [block.n_rows for block in contraction.target.blocks]
-    return torch.classes.mdplugin.Contraction(source_rows, target_rows, padded, tensors, dtype == torch.float64)
+    return torch.classes.mdplugin.Contraction(
+        source_rows, target_rows, padded, tensors, dtype == torch.float64
+    )

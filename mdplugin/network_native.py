@@ -27,6 +27,7 @@ TABLES = {
     "fp64": ("spline5", 1e-9),
     "fp32": ("spline5", 5e-6),
     "w16": ("spline5", 1e-3),
+    "w16a16": ("spline5", 1e-3),
     "fp16": ("spline5", 5e-6),
     "bf16": ("spline5", 5e-6),
     "w8": ("spline5", 5e-6),

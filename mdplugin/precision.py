@@ -55,18 +55,26 @@ FORMATS = {
     "fp16": Format(
         "float16", "float32", "float32", "float16", "operands rounded to float16, scaled by powers of two"
     ),
-    "w8a16": Format("int8", "int16", "int32", "int16", "8-bit weights times activations of 16 bits, exact sums"),
+    "w8a16": Format(
+        "int8", "int16", "int32", "int16", "8-bit weights times activations of 16 bits, exact sums"
+    ),
     "w8a8": Format("int8", "int8", "int32", "int8", "8-bit weights times activations of 8 bits, exact sums"),
 }
 _FLOATS = {
-    name: Format(FORMATS[name].storage, "float32", "float32", None, f"parameters rounded to {FORMATS[name].storage}")
+    name: Format(
+        FORMATS[name].storage, "float32", "float32", None, f"parameters rounded to {FORMATS[name].storage}"
+    )
     for name in ("bf16", "fp16")
 }
 _PARAMETERS = {**{name: FORMATS[name] for name in ("fp32", "w16", "w8")}, **_FLOATS}
+_KNOTS = {
+    **_PARAMETERS,
+    "w16a16": Format("int16", "int16", "int32", "int16", "16-bit knots times weights of 16 bits, exact sums"),
+}
 _MATRICES = {name: FORMATS[name] for name in ("fp32", "w16", "w8", "bf16", "fp16")}
 # role -> the formats that it can have
 ROLES: dict[str, dict[str, Format]] = {
-    "radial": _PARAMETERS,  # knots of the radial tables
+    "radial": _KNOTS,  # knots of the radial tables
     "linear": FORMATS,  # matrices that mix channels between convolution and contraction
     "messages": {
         "fp32": FORMATS["fp32"],
@@ -88,8 +96,8 @@ PRESETS: dict[str, tuple[str, dict[str, str]]] = {
     "fp16": ("fp32", {"linear": "fp16"}),
     "w16": ("fp32", {"radial": "w16", "linear": "w16", "product": "w16", "readout": "w16"}),
     "w8": ("fp32", {"radial": "w16", "linear": "w8", "product": "w8", "readout": "w8"}),
-    "w8a16": ("fp32", {"radial": "w16", "linear": "w8a16", "product": "w8", "readout": "w8"}),
-    "w8a8": ("fp32", {"radial": "w16", "linear": "w8a8", "product": "w8", "readout": "w8"}),
+    "w8a16": ("fp32", {"radial": "w16a16", "linear": "w8a16", "product": "w8", "readout": "w8"}),
+    "w8a8": ("fp32", {"radial": "w16a16", "linear": "w8a8", "product": "w8", "readout": "w8"}),
 }
 
 # mace-torch keeps the couplings of a network trained in float32 rounded to it, ours are exact: 6e-8 for each of the
@@ -100,7 +108,16 @@ ROUNDED_COUPLINGS = Tolerance(1e-7, 1e-6, 1e-7)
 _BASE_TOLERANCE = {"fp64": Tolerance(1e-9, 1e-8, 1e-9), "fp32": Tolerance(1e-5, 1e-4, 1e-5)}
 # What a format may add, in eV/Å and, a tenth of it, in eV/atom and eV/Å³: a gate against broken files (overflow, a wrong
 # scale), some ten times what sound networks show on the violent generated frames. How good a policy is, `compare` says.
-_FORMAT_TOLERANCE = {"fp32": 0.0, "w16": 0.02, "fp16": 0.05, "w8": 1.0, "w8a16": 1.0, "bf16": 0.5, "w8a8": 2.0}
+_FORMAT_TOLERANCE = {
+    "fp32": 0.0,
+    "w16": 0.02,
+    "fp16": 0.05,
+    "w16a16": 0.02,
+    "w8": 1.0,
+    "w8a16": 1.0,
+    "bf16": 0.5,
+    "w8a8": 2.0,
+}
 
 Choice = tuple[str, int, str]  # role, layer (0: all), format
 
@@ -136,12 +153,16 @@ class Precision:
             return cls.make(base, {(role, 0): name for role, name in formats.items()})
         if first not in BASES:
             legal = (*PRESETS, f"{BASES[1]},ROLE=FORMAT")
-            raise PrecisionError(f"precision: expected one of {', '.join(legal)}, got '{text}'{_hint(first, PRESETS)}")
+            raise PrecisionError(
+                f"precision: expected one of {', '.join(legal)}, got '{text}'{_hint(first, PRESETS)}"
+            )
         choices: dict[tuple[str, int], str] = {}
         for word in rest:
             key, name = _parse_choice(word)
             if key in choices:
-                raise PrecisionError(f"precision: expected one choice of '{word.split('=')[0]}', got two in '{text}'")
+                raise PrecisionError(
+                    f"precision: expected one choice of '{word.split('=')[0]}', got two in '{text}'"
+                )
             choices[key] = name
         return cls.make(first, choices)
 
@@ -166,7 +187,9 @@ class Precision:
 
     def spell(self) -> str:
         """Base and choices, also where the policy has a name."""
-        words = [f"{role}.{layer}={name}" if layer else f"{role}={name}" for role, layer, name in self.choices]
+        words = [
+            f"{role}.{layer}={name}" if layer else f"{role}={name}" for role, layer, name in self.choices
+        ]
         return ",".join([self.base, *words])
 
     @property
@@ -198,7 +221,9 @@ class Precision:
         added = sum(_FORMAT_TOLERANCE[name] for _, _, name in self.choices)
         base = _BASE_TOLERANCE[self.base]
         tolerance = Tolerance(
-            base.energy_eV_per_atom + added / 10, base.force_eV_per_A + added, base.stress_eV_per_A3 + added / 10
+            base.energy_eV_per_atom + added / 10,
+            base.force_eV_per_A + added,
+            base.stress_eV_per_A3 + added / 10,
         )
         if trained_dtype == "float64":
             return tolerance
@@ -219,7 +244,9 @@ def _parse_choice(word: str) -> tuple[tuple[str, int], str]:
     where, _, name = word.partition("=")
     role, dot, layer = where.partition(".")
     if role not in ROLES:
-        raise PrecisionError(f"precision: expected a role of {', '.join(ROLES)}, got '{word}'{_hint(role, ROLES)}")
+        raise PrecisionError(
+            f"precision: expected a role of {', '.join(ROLES)}, got '{word}'{_hint(role, ROLES)}"
+        )
     if dot and not (layer.isdecimal() and int(layer) > 0 and role in LAYERED):
         raise PrecisionError(
             f"precision: expected {role} or, of {', '.join(LAYERED)}, one layer as linear.1, got '{word}'"

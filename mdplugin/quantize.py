@@ -143,7 +143,9 @@ def quantize_tables(
         layers[t] = replace(layers[t], message=_scale_rows(layers[t].message, unit))
         stored = round_knots(knots / unit, rows, storage)
         density = table.coefficients[..., table.n_radial :]
-        rounded.append(replace(table, coefficients=torch.cat([stored.restore(), density], dim=-1), stored=stored))
+        rounded.append(
+            replace(table, coefficients=torch.cat([stored.restore(), density], dim=-1), stored=stored)
+        )
     return replace(model, layers=tuple(layers)), rounded
 
 

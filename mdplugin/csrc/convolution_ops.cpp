@@ -24,7 +24,7 @@ class Convolution : public torch::CustomClassHolder {
  public:
   /// paths (n_paths, 10) int64 as struct Path; indices (n_couplings, 2) int64 and values (n_couplings,) float64, sorted
   /// by row of Y; table (pairs, blocks, rows, functions of a block), its type the storage of the knots (int32: two of 16
-  /// bits, kernels.h); row_scale (pairs, rows) float64 of the knots; density (pairs, 1, rows, 1) or without column; pieces (size, size) float64.
+  /// bits, kernels.h; int16: for sums in whole numbers); row_scale (pairs, rows) float64 of the knots; density (pairs, 1, rows, 1) or without column; pieces (size, size) float64.
   Convolution(Tensor paths, Tensor indices, Tensor values, Tensor table, Tensor row_scale, Tensor density, Tensor pieces,
               double r_max, std::int64_t channels, std::int64_t n_y)
       : paths_(std::move(paths)), indices_(std::move(indices)), values_(std::move(values)), table_(std::move(table)),
@@ -44,6 +44,7 @@ class Convolution : public torch::CustomClassHolder {
       row_units_.push_back(row_scale_.const_data_ptr<double>()[i] * unit);
       ones_.push_back(1.0);
     }
+    if (table_.scalar_type() == at::kShort) pair_rows();
     TORCH_CHECK(n_functions <= 2048 && table_.size(3) == columns && table_.size(1) * n_functions == channels_ * n_paths(),
                 "mdplugin: radial table: expected blocks of ", n_paths(), " paths, got ", table_.sizes());
   }
@@ -91,10 +92,11 @@ class Convolution : public torch::CustomClassHolder {
     return gu;
   }
 
-  /// For gA, whose blocks have the layout of A: zeros.
-  Tensors allocate_target(std::int64_t n) const {
+  /// For gA, whose blocks have the layout of A; `zero`: zeros.
+  Tensors allocate_target(std::int64_t n, bool zero) const {
     Tensors gA = allocate(n, target_rows_, channels_, density_);  // of the base type
-    for (Tensor &block : gA) block.zero_();
+    if (zero)
+      for (Tensor &block : gA) block.zero_();
     return gA;
   }
 
@@ -173,6 +175,20 @@ class Convolution : public torch::CustomClassHolder {
     TORCH_CHECK(n_entries_ <= 1024, "mdplugin: convolution: ", n_entries_, " couplings per edge, at most 1024");
   }
 
+  /// Each knot beside that of the next row, in one word (kernels.h: RadialTable).
+  void pair_rows() {
+    require(table_, at::kShort, "radial table");
+    row_pairs_ = at::empty(table_.sizes(), table_.options().dtype(at::kInt));
+    const std::int64_t n_rows = table_.size(2), n = table_.size(3);
+    const std::int16_t *knot = table_.const_data_ptr<std::int16_t>();
+    std::int32_t *word = row_pairs_.mutable_data_ptr<std::int32_t>();
+    for (std::int64_t row = 0; row < table_.size(0) * table_.size(1) * n_rows; ++row)
+      for (std::int64_t f = 0; f < n; ++f, ++knot) {
+        const std::uint32_t next = (row + 1) % n_rows ? std::uint16_t(knot[n]) : 0;
+        *word++ = std::int32_t(next << 16 | std::uint16_t(*knot));
+      }
+  }
+
   static void grow(std::vector<std::int64_t> &rows, int block, std::int64_t n) {
     if (std::int64_t(rows.size()) <= block) rows.resize(block + 1, 0);
     rows[block] = n;
@@ -197,10 +213,11 @@ class Convolution : public torch::CustomClassHolder {
   }
 
   template <typename T>
-  RadialTable<T> make_table(const Tensor &knots, std::int64_t n_functions, const std::vector<double> &row_scale,
+  RadialTable<T> make_table(const Tensor &stored, std::int64_t n_functions, const std::vector<double> &row_scale,
                             const std::optional<Tensor> &pair) const {
     RadialTable<T> table;
-    table.storage = find_storage<T>(knots.scalar_type());
+    table.storage = find_storage<T>(stored.scalar_type());
+    const Tensor &knots = table.storage == Storage::dot16 ? row_pairs_ : stored;
     require(knots, knots.scalar_type(), "radial table");
     table.knots = static_cast<const char *>(knots.const_data_ptr());
     table.n_blocks = knots.size(1);
@@ -221,6 +238,7 @@ class Convolution : public torch::CustomClassHolder {
     TORCH_CHECK(sizeof(T) == sizeof(float), "mdplugin: radial table: expected ", c10::CppTypeToScalarType<T>::value, ", got ", type);
     switch (type) {
       case at::kInt: return Storage::fixed16;
+      case at::kShort: return Storage::dot16;
       case at::kChar: return Storage::fixed8;
       case at::kBFloat16: return Storage::brain16;
       case at::kHalf: return Storage::half16;
@@ -239,6 +257,7 @@ class Convolution : public torch::CustomClassHolder {
   }
 
   Tensor paths_, indices_, values_, table_, row_scale_, density_, pieces_;
+  Tensor row_pairs_;  // of a table of int16: what the kernel reads
   std::vector<double> row_units_, ones_;  // of the rows of the table and of the density's
   double r_max_;
   std::int64_t channels_, n_y_;

@@ -18,6 +18,7 @@ const Kernels<double> &double_kernels();
 const MatrixKernels &matrix_kernels();
 }  // namespace v4
 namespace v4dot {
+const Kernels<float> &float_kernels();
 const MatrixKernels &matrix_kernels();
 }  // namespace v4dot
 
@@ -48,7 +49,7 @@ const MatrixKernels &matrix_kernels() {
 
 template <>
 const Kernels<float> &kernels<float>() {
-  return has_avx512() ? v4::float_kernels() : v3::float_kernels();
+  return has_dot() ? v4dot::float_kernels() : has_avx512() ? v4::float_kernels() : v3::float_kernels();
 }
 
 template <>

@@ -17,6 +17,9 @@ namespace mdplugin::MDPLUGIN_ISA {
 #define MDPLUGIN_DOT 0
 #endif
 
+/// Nearest whole numbers, ties to even, of |x| < 2^22: in the low bits of 1.5 * 2^23 + x.
+inline Words round_to_words(Floats x) { return Words(x + 12582912.0f); }
+
 /// `exact`: the sum is an integer, whose unit is known to the caller.
 struct Int16Dot {
   using Sum = Words;

@@ -11,6 +11,8 @@ constexpr Kernels<T> table = {&edge_geometry<T>, &reverse_edge_geometry<T>, &con
                               &add_rows<T>,      &radial_function<T>,       &contract<T>, &reverse_contract<T>};
 
 const Kernels<float> &float_kernels() { return table<float>; }
+#if !MDPLUGIN_DOT
 const Kernels<double> &double_kernels() { return table<double>; }
+#endif
 
 }  // namespace mdplugin::MDPLUGIN_ISA

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Edges of one receiver in batches, one per vector lane: their couplings with Y, and their place in the radial table.
 #pragma once
+#include "dot.h"
 #include "kernels.h"
-#include "vector.h"
 
 namespace mdplugin::MDPLUGIN_ISA {
 
@@ -11,6 +11,12 @@ constexpr int max_entries = 1024;   // of T, all paths together
 constexpr int max_block_functions = 2048;  // of one block of the radial table
 constexpr int max_y = (max_degree + 1) * (max_degree + 1);
 
+/// Weights of an edge in 16-bit whole numbers times `unit`, two to a word: [pair of weights][edge].
+struct ShortWeights {
+  std::int32_t words[max_spline / 2 * batch];
+  float unit[batch];
+};
+
 /// Up to `batch` edges; arrays are [value][edge].
 template <typename T>
 struct EdgeBatch {
@@ -18,8 +24,31 @@ struct EdgeBatch {
   std::int64_t index[batch];
   const char *rows[batch];                         // first row of the interval, in the table's first block
   T w[max_spline * batch], dw[max_spline * batch];  // weights of R and dR/dr
+  ShortWeights value, slope;                        // the same as whole numbers, for tables of integer sums
   alignas(64) T couplings[max_entries * batch];      // T = sum over m2 of C Y
 };
+
+/// The unit is the least with which each weight fits 16 bits and sums with knots of 16 bits fit 32.
+inline void round_weights(const float *weights, int size, ShortWeights &rounded) {
+  for (int e = 0; e < batch; e += lanes<float>) {
+    Floats most = {}, sum = {};
+    for (int j = 0; j < size; ++j) {
+      const Floats w = load(weights + j * batch + e), magnitude = w > 0 ? w : -w;
+      most = most > magnitude ? most : magnitude;
+      sum += magnitude;
+    }
+    const Floats by_weight = most * (1.0f / 32767), by_sum = sum * (1.0f / 65530);
+    const Floats unit = by_weight > by_sum ? by_weight : by_sum, one = Floats{} + 1.0f;
+    const Floats inverse = unit > 0 ? one / unit : Floats{};
+    store(rounded.unit + e, unit);
+    for (int j = 0; j < size; j += 2) {
+      const Words low = round_to_words(load(weights + j * batch + e) * inverse) & 0xffff;
+      const Words high = round_to_words(load(weights + (j + 1) * batch + e) * inverse) << 16;
+      const Words words = low | high;
+      std::memcpy(rounded.words + j / 2 * batch + e, &words, sizeof words);
+    }
+  }
+}
 
 /// Where the edges lie in the table. Beyond r_max, where an edge of rounding's width may lie, R is zero.
 template <typename T>
@@ -56,6 +85,11 @@ inline void locate(const RadialTable<T> &table, const T *r, EdgeBatch<T> &edges)
       edges.dw[j * batch + e] = T(dw[e] * inside[e] * table.inverse_step * scale[e][j]);
     }
   }
+  if constexpr (sizeof(T) == sizeof(float))
+    if (table.storage == Storage::dot16) {
+      round_weights(edges.w, table.size, edges.value);
+      round_weights(edges.dw, table.size, edges.slope);
+    }
 }
 
 template <typename T>
@@ -167,11 +201,38 @@ inline void interpolate_pairs(const char *rows, std::int64_t row_bytes, const T 
     }
 }
 
+/// The same in whole numbers: two knots of a function in a word, two weights in another; sums are exact.
+template <int size, bool with_derivative>
+inline void interpolate_words(const char *rows, std::int64_t row_bytes, const ShortWeights &value,
+                              const ShortWeights &slope, int e, std::int64_t n, float *R, float *dR) {
+  Words w[size / 2], dw[size / 2];
+#pragma GCC unroll 3
+  for (int j = 0; j < size / 2; ++j) {
+    w[j] = Words{} + value.words[j * batch + e];
+    if constexpr (with_derivative) dw[j] = Words{} + slope.words[j * batch + e];
+  }
+  for (std::int64_t f = 0; f < n; f += lanes<float>) {
+    Words sum = {}, slope_sum = {};
+#pragma GCC unroll 3
+    for (int j = 0; j < size / 2; ++j) {
+      const Words knots = load_words(reinterpret_cast<const std::int32_t *>(rows + 2 * j * row_bytes) + f);
+      sum = Int16Dot::add(sum, knots, w[j]);
+      if constexpr (with_derivative) slope_sum = Int16Dot::add(slope_sum, knots, dw[j]);
+    }
+    store(R + f, __builtin_convertvector(sum, Floats) * value.unit[e]);
+    if constexpr (with_derivative) store(dR + f, __builtin_convertvector(slope_sum, Floats) * slope.unit[e]);
+  }
+}
+
 template <typename T, int size, bool with_derivative>
-inline void interpolate_stored(const RadialTable<T> &table, const char *rows, const T *w, const T *dw, T *R, T *dR) {
+inline void interpolate_stored(const RadialTable<T> &table, const EdgeBatch<T> &edges, int e, const char *rows, T *R,
+                               T *dR) {
   const std::int64_t bytes = table.row_bytes, n = table.n_functions;
+  const T *w = edges.w + e, *dw = edges.dw + e;
   if constexpr (sizeof(T) == sizeof(float)) {
     switch (table.storage) {
+      case Storage::dot16:
+        return interpolate_words<size, with_derivative>(rows, bytes, edges.value, edges.slope, e, n, R, dR);
       case Storage::fixed16: return interpolate_pairs<T, size, with_derivative>(rows, bytes, w, dw, n, R, dR);
       case Storage::fixed8:
         return interpolate_rows<T, size, with_derivative, Storage::fixed8>(rows, bytes, w, dw, n, R, dR);
@@ -189,11 +250,10 @@ inline void interpolate_stored(const RadialTable<T> &table, const char *rows, co
 template <typename T, bool with_derivative>
 inline void interpolate(const RadialTable<T> &table, const EdgeBatch<T> &edges, int e, std::int64_t block, T *R, T *dR) {
   const char *rows = edges.rows[e] + block * table.n_rows * table.row_bytes;
-  const T *w = edges.w + e, *dw = edges.dw + e;
   if (table.size == 4)
-    interpolate_stored<T, 4, with_derivative>(table, rows, w, dw, R, dR);
+    interpolate_stored<T, 4, with_derivative>(table, edges, e, rows, R, dR);
   else
-    interpolate_stored<T, 6, with_derivative>(table, rows, w, dw, R, dR);
+    interpolate_stored<T, 6, with_derivative>(table, edges, e, rows, R, dR);
 }
 
 /// A table of one function (the density of Density blocks) and its derivative at every edge.

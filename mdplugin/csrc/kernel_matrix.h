@@ -13,10 +13,6 @@ constexpr int tile_rows = MDPLUGIN_VECTOR_BYTES == 64 ? 6 : 3;
 constexpr int tile_vectors = MDPLUGIN_VECTOR_BYTES == 64 ? 4 : 2;
 constexpr std::int64_t buffer_words = 4096;  // of rounded rows: half of the first-level cache
 
-inline Words to_words(Floats x) {  // nearest integer, ties to even, |x| < 2^22: in the low bits of 1.5 * 2^23 + x
-  return Words(x + 12582912.0f);
-}
-
 /// s of a node and 1/s x largest: NaN for a node that is not finite, 1 and 0 for one of zeros.
 struct NodeScale {
   float scale, inverse;
@@ -57,7 +53,7 @@ inline void round_row(const float *x, std::int64_t n, const float *in_scale, flo
       const Shorts shorts = __builtin_convertvector(rounded >> 16, Shorts);
       std::memcpy(reinterpret_cast<char *>(words) + 2 * k, &shorts, sizeof shorts);
     } else {
-      const Words integers = to_words(v * (load(in_scale + k) * inverse));
+      const Words integers = round_to_words(v * (load(in_scale + k) * inverse));
       if constexpr (operand == Operand::int16) {
           const Shorts shorts = __builtin_convertvector(integers, Shorts);
         std::memcpy(reinterpret_cast<char *>(words) + 2 * k, &shorts, sizeof shorts);
@@ -69,10 +65,10 @@ inline void round_row(const float *x, std::int64_t n, const float *in_scale, flo
   }
 }
 
-/// y[row, columns of the tile] += unit of row and column x sum over the words [first, last) of k.
+/// y[row, columns of the tile] = (`add`: +=) unit of row and column x sum over the words [first, last) of k.
 template <typename Dot, int rows, int vectors>
 void multiply_tile(const PackedMatrix &W, const std::int32_t *packed, std::int64_t width, std::int64_t column,
-                   std::int64_t first, std::int64_t last, const std::int32_t *a, const float *scales, float *y) {
+                   std::int64_t first, std::int64_t last, const std::int32_t *a, const float *scales, float *y, bool add) {
   typename Dot::Sum sums[rows][vectors] = {};
   for (std::int64_t k = first; k < last; ++k) {
     Words b[vectors];
@@ -94,9 +90,10 @@ void multiply_tile(const PackedMatrix &W, const std::int32_t *packed, std::int64
       if constexpr (Dot::exact) {
         Words sum = sums[r][v];
         if (W.column_sums) sum -= load_words(W.column_sums + n) << 7;
-        store(out, load(out) + __builtin_convertvector(sum, Floats) * (load(W.out_scale + n) * scales[r]));
+        const Floats product = __builtin_convertvector(sum, Floats) * (load(W.out_scale + n) * scales[r]);
+        store(out, add ? load(out) + product : product);
       } else {
-        store(out, load(out) + sums[r][v]);
+        store(out, add ? load(out) + sums[r][v] : sums[r][v]);
       }
     }
 }
@@ -104,16 +101,17 @@ void multiply_tile(const PackedMatrix &W, const std::int32_t *packed, std::int64
 /// `rows` rows of a, at most `most`, times the columns of one panel.
 template <typename Dot, int most, int vectors>
 void multiply_rows(int rows, const PackedMatrix &W, const std::int32_t *packed, std::int64_t width, std::int64_t column,
-                   std::int64_t first, std::int64_t last, const std::int32_t *a, const float *scales, float *y) {
+                   std::int64_t first, std::int64_t last, const std::int32_t *a, const float *scales, float *y, bool add) {
   if (rows == most)
-    multiply_tile<Dot, most, vectors>(W, packed, width, column, first, last, a, scales, y);
+    multiply_tile<Dot, most, vectors>(W, packed, width, column, first, last, a, scales, y, add);
   else if constexpr (most > 1)
-    multiply_rows<Dot, most - 1, vectors>(rows, W, packed, width, column, first, last, a, scales, y);
+    multiply_rows<Dot, most - 1, vectors>(rows, W, packed, width, column, first, last, a, scales, y, add);
 }
 
 /// n rounded rows times W.
 template <typename Dot>
-void multiply_block(const PackedMatrix &W, std::int64_t n, const std::int32_t *a, const float *scales, float *y) {
+void multiply_block(const PackedMatrix &W, std::int64_t n, const std::int32_t *a, const float *scales, float *y,
+                    bool add) {
   const std::int64_t longest = Dot::exact ? longest_sum / 2 : W.n_words;
   for (std::int64_t start = 0; start < W.n_out; start += panel) {
     const std::int64_t width = W.n_out - start < panel ? W.n_out - start : panel;
@@ -126,10 +124,10 @@ void multiply_block(const PackedMatrix &W, std::int64_t n, const std::int32_t *a
         std::int64_t c = 0;
         for (; c + tile_vectors * lanes<float> <= width; c += tile_vectors * lanes<float>)
           multiply_rows<Dot, tile_rows, tile_vectors>(rows, W, packed + c, width, start + c, first, last, row, scales + r,
-                                                      y + r * W.n_out);
+                                                      y + r * W.n_out, add || first > 0);
         for (; c < width; c += lanes<float>)
           multiply_rows<Dot, tile_rows, 1>(rows, W, packed + c, width, start + c, first, last, row, scales + r,
-                                           y + r * W.n_out);
+                                           y + r * W.n_out, add || first > 0);
       }
     }
   }
@@ -138,7 +136,7 @@ void multiply_block(const PackedMatrix &W, std::int64_t n, const std::int32_t *a
 /// `operand` is how a lies in words; its integers reach to `largest`.
 template <typename Dot, Operand operand, int largest>
 void multiply_nodes(const PackedMatrix &W, std::int64_t begin, std::int64_t end, std::int64_t rows, const float *x,
-                    float *y) {
+                    float *y, bool add) {
   constexpr std::int64_t most_rows = 8 * tile_rows;
   alignas(64) std::int32_t buffer[buffer_words];
   float scales[most_rows], inverse = 1.0f, scale = 1.0f;
@@ -154,20 +152,20 @@ void multiply_nodes(const PackedMatrix &W, std::int64_t begin, std::int64_t end,
       round_row<operand>(x + (start + i) * W.n_in, W.n_in, W.in_scale, inverse, buffer + i * W.n_words);
       scales[i] = scale;
     }
-    multiply_block<Dot>(W, n, buffer, scales, y + start * W.n_out);
+    multiply_block<Dot>(W, n, buffer, scales, y + start * W.n_out, add);
   }
 }
 
 inline void multiply(const PackedMatrix &W, std::int64_t begin, std::int64_t end, std::int64_t rows, const float *x,
-                     float *y) {
+                     float *y, bool add) {
   switch (W.operand) {
-    case Operand::bfloat16: return multiply_nodes<BFloat16Dot, Operand::bfloat16, 1>(W, begin, end, rows, x, y);
-    case Operand::int16: return multiply_nodes<Int16Dot, Operand::int16, 32767>(W, begin, end, rows, x, y);
+    case Operand::bfloat16: return multiply_nodes<BFloat16Dot, Operand::bfloat16, 1>(W, begin, end, rows, x, y, add);
+    case Operand::int16: return multiply_nodes<Int16Dot, Operand::int16, 32767>(W, begin, end, rows, x, y, add);
     case Operand::int8:
 #if MDPLUGIN_DOT
-      return multiply_nodes<Int8Dot, Operand::int8, 127>(W, begin, end, rows, x, y);
+      return multiply_nodes<Int8Dot, Operand::int8, 127>(W, begin, end, rows, x, y, add);
 #else
-      return multiply_nodes<Int16Dot, Operand::int16, 127>(W, begin, end, rows, x, y);
+      return multiply_nodes<Int16Dot, Operand::int16, 127>(W, begin, end, rows, x, y, add);
 #endif
   }
 }

@@ -41,7 +41,7 @@ struct ConvolutionPlan {
 };
 
 /// How the knots of a radial table are kept.
-enum class Storage : int { base, fixed16, fixed8, brain16, half16 };
+enum class Storage : int { base, fixed16, fixed8, brain16, half16, dot16 };
 
 /// R_f(r) = sum_j w_j(t) c[(i + j), f] on interval i = floor(r / step) of uniform knots, t = r / step - i.
 ///
@@ -49,6 +49,7 @@ enum class Storage : int { base, fixed16, fixed8, brain16, half16 };
 /// what one edge reads lies together, and what the next one reads overlaps with it if edges are sorted by r.
 /// Knots of 16-bit fixed point lie two to a word, so that one load serves two vectors: word i of a group of 32 functions
 /// holds function i below and function 16 + i above. Both are converted where they lie in the word, 2^16 too large.
+/// For integer sums (dot16) a word holds the function's knot in this row below and in the next one above.
 template <typename T>
 struct RadialTable {
   const char *knots;  // (pairs, n_blocks, n_rows) rows of row_bytes

@@ -27,8 +27,9 @@ struct PackedMatrix {
 
 struct MatrixKernels {
   bool has_int8;  // else int8 operands are multiplied as int16: the same integers
-  /// Nodes [begin, end), each `rows` rows of n_in values; adds to y.
-  void (*multiply)(const PackedMatrix &, std::int64_t begin, std::int64_t end, std::int64_t rows, const float *x, float *y);
+  /// Nodes [begin, end), each `rows` rows of n_in values; writes y, or adds to it.
+  void (*multiply)(const PackedMatrix &, std::int64_t begin, std::int64_t end, std::int64_t rows, const float *x, float *y,
+                   bool add);
   /// x of the nodes rounded to float16 in units of a power of two near the node's largest value; back in float.
   void (*round_half)(std::int64_t begin, std::int64_t end, std::int64_t size, const float *x, float *rounded);
 };

@@ -33,13 +33,13 @@ class Packed {
              out_scale_.const_data_ptr<float>(), bytes ? sums_.const_data_ptr<std::int32_t>() : nullptr};
   }
 
-  /// y (n, rows, n_out) += x (n, rows, n_in) times the matrix.
-  void multiply(const Tensor &x, const Tensor &y) const {
+  /// y (n, rows, n_out) = (`add`: +=) x (n, rows, n_in) times the matrix.
+  void multiply(const Tensor &x, const Tensor &y, bool add) const {
     const std::int64_t n = x.size(0), rows = n ? x.numel() / n / plan_.n_in : 0;
     const float *from = x.const_data_ptr<float>();
     float *to = y.mutable_data_ptr<float>();
     at::parallel_for(0, n, 4, [&](std::int64_t begin, std::int64_t end) {
-      matrix_kernels().multiply(plan_, begin, end, rows, from, to);
+      matrix_kernels().multiply(plan_, begin, end, rows, from, to, add);
     });
   }
 
@@ -83,22 +83,22 @@ class Matrix : public torch::CustomClassHolder {
     }
   }
 
-  /// y (n, rows, n_out per row) += x (n, rows, n_in per row) times the matrix of a species.
-  void add_product(const Tensor &x, const Tensor &y, std::int64_t species) const {
+  /// y (n, rows, n_out per row) = (`add`: +=) x (n, rows, n_in per row) times the matrix of a species.
+  void multiply(const Tensor &x, const Tensor &y, std::int64_t species, bool add) const {
     RECORD_FUNCTION("mdplugin::multiply", {});
     if (dense_.defined())
-      add_dense(x, y, dense_[species]);
+      multiply_dense(x, y, dense_[species], add);
     else
-      check(x, y), forward_[species].multiply(x, y);
+      check(x, y), forward_[species].multiply(x, y, add);
   }
 
-  /// gx += gy times the transpose.
-  void add_reverse(const Tensor &gy, const Tensor &gx, std::int64_t species) const {
+  /// gx = (`add`: +=) gy times the transpose.
+  void reverse(const Tensor &gy, const Tensor &gx, std::int64_t species, bool add) const {
     RECORD_FUNCTION("mdplugin::multiply", {});
     if (dense_.defined())
-      add_dense(gy, gx, dense_[species].t());
+      multiply_dense(gy, gx, dense_[species].t(), add);
     else
-      check(gy, gx), reverse_[species].multiply(gy, gx);
+      check(gy, gx), reverse_[species].multiply(gy, gx, add);
   }
 
   std::int64_t n_species() const { return values_.size(0); }
@@ -124,7 +124,7 @@ class Matrix : public torch::CustomClassHolder {
     }
   }
 
-  void add_dense(const Tensor &x, const Tensor &y, const Tensor &matrix) const {
+  void multiply_dense(const Tensor &x, const Tensor &y, const Tensor &matrix, bool add) const {
     Tensor rows = x;
     if (kind_ == "fp16") {
       require(x, at::kFloat, "feature");
@@ -136,7 +136,7 @@ class Matrix : public torch::CustomClassHolder {
         matrix_kernels().round_half(begin, end, size, from, to);
       });
     }
-    y.view({-1, matrix.size(1)}).addmm_(rows.view({-1, matrix.size(0)}), matrix);
+    y.view({-1, matrix.size(1)}).addmm_(rows.view({-1, matrix.size(0)}), matrix, add ? 1 : 0);
   }
 
   static void check(const Tensor &x, const Tensor &y) {
@@ -160,8 +160,8 @@ TORCH_LIBRARY_FRAGMENT(mdplugin, library) {
   using State = std::tuple<Tensor, Tensor, Tensor, std::string, bool>;
   library.class_<Matrix>("Matrix")
       .def(torch::init<Tensor, Tensor, Tensor, std::string, bool>())
-      .def("add_product", &Matrix::add_product)
-      .def("add_reverse", &Matrix::add_reverse)
+      .def("multiply", &Matrix::multiply)
+      .def("reverse", &Matrix::reverse)
       .def("n_species", &Matrix::n_species)
       .def_pickle([](const c10::intrusive_ptr<Matrix> &self) { return self->state(); },
                   [](State s) {
