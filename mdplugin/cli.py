@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from mdplugin.errors import MDPluginError, StructureError
+from mdplugin.errors import MDPluginError
 from mdplugin.native import BuildError
 
 EXIT_ERROR = 3
@@ -39,6 +39,7 @@ def build_parser() -> Parser:
     _add_inspect(verbs)
     _add_compare(verbs)
     _add_bench(verbs)
+    _add_numerics(verbs)
     validate = verbs.add_parser("validate", help="run molecular dynamics beside float64 and judge it")
     _add_validate(validate)
     verbs.add_parser(
@@ -90,6 +91,7 @@ def _add_trust(parser: argparse.ArgumentParser) -> None:
 
 def _run_export(arguments: argparse.Namespace) -> int:
     from mdplugin.export import export_model
+    from mdplugin.frames import read_frames
 
     frames = read_frames(arguments.structures) if arguments.structures else ()
     manifest = export_model(
@@ -155,6 +157,7 @@ def _run_compare(arguments: argparse.Namespace) -> int:
     from mdplugin.artifact import load
     from mdplugin.checkpoint import read_checkpoint
     from mdplugin.compare import compare_artifacts, format_table
+    from mdplugin.frames import read_frames
 
     artifacts = [load(path) for path in arguments.artifacts]
     frames = read_frames(arguments.structures)
@@ -162,27 +165,6 @@ def _run_compare(arguments: argparse.Namespace) -> int:
     rows = compare_artifacts(artifacts, checkpoint, frames)
     print(json.dumps([row.as_dict() for row in rows], indent=1) if arguments.json else format_table(rows))
     return 0
-
-
-def read_frames(path: Path) -> list:
-    """All frames of a structure file.
-
-    Raises:
-        StructureError: no such file, no frame in it, or ASE cannot read it.
-    """
-    import ase.io
-
-    try:
-        frames = ase.io.read(path, ":")
-    except FileNotFoundError as error:
-        raise StructureError(f"{path}: no such file") from error
-    except Exception as error:  # ASE's readers raise anything from KeyError to their own classes
-        raise StructureError(
-            f"{path}: ASE cannot read it as structures ({type(error).__name__}: {error})"
-        ) from error
-    if not frames:
-        raise StructureError(f"{path}: expected at least one frame, got none")
-    return frames
 
 
 def _add_bench(verbs) -> None:
@@ -194,6 +176,20 @@ def _add_bench(verbs) -> None:
         description="Time artifacts on water beside mace-torch, in turns in one process, with the stock and with the\n"
         "tuned allocator; memory; where the time goes; distance to the machine's peak. Lists have commas.",
         epilog="example: mdplugin bench --size small,medium --atoms 192 --precision fp32,fp64 --against mace-torch",
+    )
+    command.add_arguments(parser)
+    parser.set_defaults(run=command.run)
+
+
+def _add_numerics(verbs) -> None:
+    from mdplugin.numerics import command
+
+    parser = verbs.add_parser(
+        "numerics",
+        help="rounding errors of every block in every number type, beside a first-order model",
+        description="Errors of every block in every number type against float64, beside a first-order model; what they do\n"
+        "to forces, equivariance and energy conservation. See docs/numerics.md.",
+        epilog="example: mdplugin numerics water -o figures",
     )
     command.add_arguments(parser)
     parser.set_defaults(run=command.run)

@@ -1,8 +1,13 @@
-"""Elements -> structures on which an exported artifact is compared with mace-torch before it is written."""
+"""Structures: those of a file, and generated ones on which an artifact is compared with mace-torch before it is written."""
+
+from pathlib import Path
 
 import ase
+import ase.io
 import numpy as np
 from ase.data import covalent_radii
+
+from mdplugin.errors import StructureError
 
 
 def reference_frames(atomic_numbers: tuple[int, ...], seed: int = 0) -> list[ase.Atoms]:
@@ -33,3 +38,22 @@ def _jittered_lattice(rng: np.random.Generator, atomic_numbers: tuple[int, ...],
     grid = np.stack(np.meshgrid(*[np.arange(size)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     positions = spacing * (grid + rng.uniform(-0.08, 0.08, size=(n_atoms, 3)))
     return ase.Atoms(numbers, positions=positions, cell=[size * spacing] * 3, pbc=pbc)
+
+
+def read_frames(path: Path) -> list:
+    """All frames of a structure file.
+
+    Raises:
+        StructureError: no such file, no frame in it, or ASE cannot read it.
+    """
+    try:
+        frames = ase.io.read(path, ":")
+    except FileNotFoundError as error:
+        raise StructureError(f"{path}: no such file") from error
+    except Exception as error:  # ASE's readers raise anything from KeyError to their own classes
+        raise StructureError(
+            f"{path}: ASE cannot read it as structures ({type(error).__name__}: {error})"
+        ) from error
+    if not frames:
+        raise StructureError(f"{path}: expected at least one frame, got none")
+    return frames

@@ -7,7 +7,8 @@ A type is a grid. Around x its spacing is q(x), and rounding is q * rint(x / q),
 
 so that |error| <= q / 2 always (unit roundoff u = 2^-p), and q² / 12 is its variance if x falls anywhere in a cell.
 Floats: IEEE 754-2019, sections 3 and 4.3.1; e4m3 and e5m2: Micikevicius et al., "FP8 formats for deep learning",
-arXiv:2209.05433 (2022), table 1 (e4m3 has no infinity; it saturates, as torch's cast does); tf32: NVIDIA A100 white paper (2020).
+arXiv:2209.05433 (2022), table 1 (e4m3 has no infinity; it saturates, as torch's cast does);
+tf32: NVIDIA A100 white paper (2020).
 """
 
 import math

@@ -98,7 +98,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 (the contract, and the three ways to use
         tables: radial tables per layer instead of the exact functions.
         tap: sees the output of every stage by name and returns what the next stages get: "Y", "R.1", "dR.1", "u.1",
             "A.1", "y.1" (message before density and gate), "m.1", "B.1", "E"; of the reverse, layer by layer from the
-            last, "gB.1" (of the readout), "gm.1", "gA.1", "gR.1", "gY.1", "gu.1", "gr.1", "gB.1.2" (to B of layer 1
+            last, "gB.1" (of the readout), "gm.1", "gy.1", "gA.1", "gR.1", "gY.1", "gu.1", "gr.1", "gB.1.2" (to B of layer 1
             from u of layer 2), and "edge_force".
 
     Returns:
@@ -202,7 +202,7 @@ def reverse_run_layer(
     if tape.rho is not None:
         gy, grho = reverse_normalise(tape.y, tape.rho, gy)
         gr = (reverse_density_sum(grho, graph.receivers) * tape.density.d1)[:, 0]
-    gA = tap("gA", reverse_linear(layer.message, gy, graph.z))
+    gA = tap("gA", reverse_linear(layer.message, tap("gy", gy), graph.z))
     edges = (graph.senders, graph.receivers)
     gR, gY, gu = reverse_convolve(layer.convolution, tape.R.f, graph.Y, tape.u, *edges, gA)
     gr = gr + tap("gr", (tap("gR", gR) * tape.R.d1).sum(-1))
