@@ -60,7 +60,7 @@ class NumberType:
             axes: over which the largest value of a fixed-point column is taken.
         """
         if self.is_fixed:
-            largest = x.abs().amax(dim=axes, keepdim=True) if x.dim() else x.abs()
+            largest = x.abs().amax(dim=axes, keepdim=True) if x.dim() and x.numel() else x.abs()
             q = (largest / (2 ** (self.bits - 1) - 1)).expand_as(x)
         else:
             _, e = torch.frexp(x)  # |x| = f 2^e with f in [1/2, 1)

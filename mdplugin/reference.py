@@ -98,8 +98,8 @@ def evaluate(  # noqa: PLR0913, PLR0917 (the contract, and the three ways to use
         tables: radial tables per layer instead of the exact functions.
         tap: sees the output of every stage by name and returns what the next stages get: "Y", "R.1", "dR.1", "u.1",
             "A.1", "y.1" (message before density and gate), "m.1", "B.1", "E"; of the reverse, layer by layer from the
-            last, "gB.1" (of the readout), "gm.1", "gy.1", "gA.1", "gR.1", "gY.1", "gu.1", "gr.1", "gB.1.2" (to B of layer 1
-            from u of layer 2), and "edge_force".
+            last, "gB.1" (of the readout), "gm.1", "gy.1", "gA.1", "gR.1", "gY.1", "gu.1", "gr.1", "gu_all.2" (with
+            the gate's), "gB.1.2" (to B of layer 1 from u of layer 2), and "edge_force".
 
     Returns:
         node_energy (n_local,) eV and edge_force (n_edges, 3) = -dE/d(edge_vectors) eV/Å.
@@ -156,7 +156,7 @@ def _reverse(
         gr_t, gY_t, gu, gu_own = reverse_run_layer(layer, graph, tapes[t], gm, at)
         gr, gY = gr + gr_t, gY + gY_t
         if t:
-            gu = exchange(halo.reverse, gu) + gu_own
+            gu = at("gu_all", exchange(halo.reverse, gu) + gu_own)
             for s, g in enumerate(reverse_node_map(layer.up, gu, graph.z)):
                 gB[s] = gB[s] + tap(f"gB.{s + 1}.{t + 1}", g)
     return gr, gY

@@ -23,7 +23,7 @@ NOISE = 1e-6  # relative; small enough to be linear, large beside float64
 PROBES = 3
 
 # stages whose outputs are not forces' inputs, or are copies of another's
-NOT_PERTURBED = ("E", "m", "gy")
+NOT_PERTURBED = ("E", "m", "gy", "gu_all")
 
 
 @dataclass(frozen=True)

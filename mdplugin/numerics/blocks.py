@@ -195,7 +195,7 @@ def _one_by_one(map_: LinearMap, axis: int) -> Iterable[LinearMap]:
 def _up(model: MaceModel, system: System, v: dict[str, Tensor], t: int) -> list[Block]:
     """u of a later layer from all earlier B."""
     map_, z = model.layers[t].up, system.species
-    B, gu = [v[f"B.{s + 1}"] for s in range(t)], v[f"gu.{t + 1}"]
+    B, gu = [v[f"B.{s + 1}"] for s in range(t)], v[f"gu_all.{t + 1}"]
 
     def forward(f: Map) -> Outputs:
         return (node_map(convert(map_, f), [f("state", x) for x in B], z),)

@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--head", help="readout head, where the model has several")
     parser.add_argument("--elements", metavar="H,O", help="keep only these of the model's elements")
+    parser.add_argument("--types", metavar="bf16,int8", help="number types, e.g. bf16,int8 (default all)")
     parser.add_argument("--seed", type=int, default=0, help="of noise, probes and rotations (default 0)")
     parser.add_argument("--json", action="store_true", help="print all numbers as JSON instead of the tables")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -52,15 +53,37 @@ def run(arguments: argparse.Namespace) -> int:
     frames = _read_frames(arguments, model.atomic_numbers)
     tables, _ = tabulate_layers(model, torch.float32)
     study = run_study(
-        Path(arguments.model).name, model, tables, frames, seed=arguments.seed, quiet=arguments.quiet
+        Path(arguments.model).name,
+        model,
+        tables,
+        frames,
+        types=_parse_types(arguments.types),
+        seed=arguments.seed,
+        quiet=arguments.quiet,
     )
     if arguments.output is not None:
         arguments.output.mkdir(parents=True, exist_ok=True)
         draw_figures(study, arguments.output)
-        (arguments.output / "numerics.json").write_text(json.dumps(study.as_dict(), indent=1) + "\n")
         (arguments.output / "numerics.txt").write_text(format_study(study) + "\n")
     print(json.dumps(study.as_dict(), indent=1) if arguments.json else format_study(study))
     return 0
+
+
+def _parse_types(text: str | None) -> tuple[str, ...]:
+    """Names of number types.
+
+    Raises:
+        PrecisionError: an unknown one.
+    """
+    from mdplugin.errors import PrecisionError
+    from mdplugin.number_types import TYPES
+
+    if text is None:
+        return tuple(TYPES)
+    names = tuple(dict.fromkeys(text.split(",")))
+    if unknown := [name for name in names if name not in TYPES]:
+        raise PrecisionError(f"--types: expected some of {', '.join(TYPES)}, got '{unknown[0]}'")
+    return names
 
 
 def _read_frames(arguments: argparse.Namespace, numbers: tuple[int, ...]) -> list:

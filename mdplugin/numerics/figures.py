@@ -61,34 +61,36 @@ def _draw_blocks(study: Study, direction: str):
     groups = _chosen(study, direction)
     figure = Figure(figsize=(14, 6.6), layout="constrained")
     axes = figure.subplots(2, (len(groups) + 1) // 2, sharex=True, sharey=True).ravel()
-    places = {name: k for k, name in enumerate(TYPES)}
     for axis, (kind, rows) in zip(axes, groups.items(), strict=False):
         for mode in MODES:
-            mine = [row for row in rows if row.mode == mode]
-            if not mine:
-                continue
-            x = [places[row.type] for row in mine]
-            axis.plot(
-                x, [row.measured for row in mine], MARKS[mode], color=COLORS[mode], ms=6, label=LABELS[mode]
-            )
-            axis.plot(x, [row.first_order for row in mine], "-", color=COLORS[mode], lw=1)
-            if mode == "compute":
-                axis.plot(x, [row.worst_case for row in mine], ":", color="0.4", lw=1.2)
+            _draw_mode(axis, study.types, mode, [row for row in rows if row.mode == mode])
         title = TITLES[kind].split(": ")[-1].split(" | ")
         title = title[0 if direction == "forward" else -1] if kind == "sums" else TITLES[kind]
-        axis.set_title(f"{title} ({rows[0].tap}), condition {rows[0].condition:.2g}", fontsize=10)
+        axis.set_title(f"{title} ({rows[0].tap}), condition {rows[0].condition:.2g}", fontsize=9)
         axis.set_yscale("log")
         axis.set_ylim(1e-10, 10)
-        axis.set_xticks(list(places.values()), list(places), rotation=45)
+        axis.set_xticks(range(len(study.types)), study.types, rotation=45)
         axis.grid(alpha=0.3)
     for axis in axes[len(groups) :]:
         axis.set_visible(False)
-    axes[0].legend(fontsize=8, loc="upper left")
+    axes[1].legend(fontsize=8, loc="lower right")
     figure.supylabel("relative error against float64 (rms)")
     figure.suptitle(
         f"{study.model}, {direction}: measured (marks), first order (lines), worst case of compute (dotted)"
     )
     return figure, [row for rows in groups.values() for row in rows]
+
+
+def _draw_mode(axis, types: list[str], mode: str, rows: list) -> None:
+    """Floats and fixed point apart: the spacing of one has nothing to do with that of the other."""
+    for fixed in (False, True):
+        mine = [row for row in rows if TYPES[row.type].is_fixed == fixed]
+        x = [types.index(row.type) for row in mine]
+        label = None if fixed else LABELS[mode]
+        axis.plot(x, [row.measured for row in mine], MARKS[mode], color=COLORS[mode], ms=6, label=label)
+        axis.plot(x, [row.first_order for row in mine], "-", color=COLORS[mode], lw=1)
+        if mode == "compute":
+            axis.plot(x, [row.worst_case for row in mine], ":", color="0.4", lw=1.2)
 
 
 def _draw_curve(study: Study):
@@ -104,6 +106,7 @@ def _draw_curve(study: Study):
             axis.plot(p, [r.first_order for r in rows], "-", color=COLORS[mode], lw=1)
             axis.plot(p, [r.worst_case for r in rows], ":", color=COLORS[mode], lw=1)
         axis.set_yscale("log")
+        axis.set_ylim(1e-8, 10)
         axis.set_title(f"{tap} ({'forward' if tap.startswith('A') else 'reverse'})", fontsize=10)
         axis.set_xlabel("bits of the significand")
         axis.grid(alpha=0.3)
@@ -134,11 +137,11 @@ def _draw_force(study: Study):
     axis = figure.subplots()
     rows = [row for row in study.force if row.mode == "compute"]
     blocks = list(dict.fromkeys(row.block for row in rows))
-    for k, name in enumerate(TYPES):
+    for k, name in enumerate(study.types):
         mine = [row for row in rows if row.type == name]
-        x = [blocks.index(row.block) for row in mine]
-        axis.plot(x, [r.measured_meV_per_A for r in mine], "o", color=f"C{k}", label=name)
-        axis.plot(x, [r.model_meV_per_A for r in mine], "_", color=f"C{k}", ms=16)
+        x = [blocks.index(row.block) + 0.09 * (k - 3.5) for row in mine]
+        axis.plot(x, [r.measured_meV_per_A for r in mine], "o", color=f"C{k}", ms=4, label=name)
+        axis.plot(x, [r.model_meV_per_A for r in mine], "_", color=f"C{k}", ms=9)
     axis.set_yscale("log")
     axis.set_xticks(range(len(blocks)), blocks, rotation=30)
     axis.set_ylabel("force error, meV/Å (rms)")
@@ -153,7 +156,7 @@ def _draw_surface(study: Study):
     quantities = {
         "force_rmse_meV_per_A": "force error (rms)",
         "equivariance_meV_per_A": "equivariance error (max)",
-        "noise_meV_per_A": "force noise (rms)",
+        "gradient_meV_per_A": "force minus gradient of the energy",
     }
     marks = {"parameters": "o", "state": "^", "couplings": "x"}
     for axis, (key, title) in zip(figure.subplots(1, 3, sharey=True), quantities.items(), strict=True):
@@ -163,7 +166,7 @@ def _draw_surface(study: Study):
             axis.plot(range(len(rows)), values, mark, label=f"{way} rounded")
         axis.set_yscale("log")
         axis.set_title(title, fontsize=10)
-        axis.set_xticks(range(len(TYPES)), list(TYPES), rotation=45)
+        axis.set_xticks(range(len(study.types)), study.types, rotation=45)
         axis.grid(alpha=0.3)
         if key == "equivariance_meV_per_A":
             axis.legend(fontsize=8)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 
-from mdplugin.number_types import TYPES
 from mdplugin.numerics.study import Study
 from mdplugin.numerics.surface import WAYS
 
@@ -20,8 +19,12 @@ def format_study(study: Study) -> str:
         _amplification(study),
         "Force error, meV/Å, of one block in a type, forward and reverse: measured / model",
         _force(study),
-        f"The surface ({study.surface_atoms} atoms), meV/Å: force RMSE, equivariance, noise; heating, meV/atom/ps",
+        f"The surface ({study.surface_atoms} atoms), meV/Å; heating, meV/atom/ps",
         _surface(study),
+        "int8 node features, meV/Å, by what sets the step",
+        _scales(study),
+        "Rounded coefficients of the last layer's radial table: relative error of R / of dR/dr",
+        _knots(study),
         _cancellation(study),
     ]
     return "\n\n".join(parts)
@@ -38,7 +41,7 @@ def _local(study: Study) -> str:
         if row.mode == "compute":
             key = (row.block, row.direction, row.tap, f"{row.condition:.3g}")
             rows.setdefault(key, []).append(f"{row.measured:.1e} / {row.first_order:.1e}")
-    header = ["block", "direction", "output", "condition", *TYPES]
+    header = ["block", "direction", "output", "condition", *study.types]
     return _table(header, ([*key, *cells] for key, cells in rows.items()))
 
 
@@ -74,7 +77,7 @@ def _force(study: Study) -> str:
     for row in study.force:
         cell = f"{row.measured_meV_per_A:.2g} / {row.model_meV_per_A:.2g}"
         rows.setdefault((row.block, row.mode), []).append(cell)
-    return _table(["block", "use", *TYPES], ([*key, *cells] for key, cells in rows.items()))
+    return _table(["block", "use", *study.types], ([*key, *cells] for key, cells in rows.items()))
 
 
 def _surface(study: Study) -> str:
@@ -85,12 +88,13 @@ def _surface(study: Study) -> str:
             row.type,
             f"{row.force_rmse_meV_per_A:.2g}",
             f"{row.equivariance_meV_per_A:.1e}",
+            f"{row.gradient_meV_per_A:.1e}",
             f"{row.noise_meV_per_A:.1e}",
-            f"{row.heating_meV_per_atom_per_ps:.1e}",
+            "–" if row.heating_meV_per_atom_per_ps is None else f"{row.heating_meV_per_atom_per_ps:.1e}",
         ]
         for row in rows
     )
-    return _table(["rounded", "type", "force RMSE", "equivariance", "noise", "heating"], cells)
+    return _table(["rounded", "type", "force RMSE", "equivariance", "gradient", "noise", "heating"], cells)
 
 
 def _cancellation(study: Study) -> str:
@@ -103,8 +107,24 @@ def _cancellation(study: Study) -> str:
         for name in c.fp32_meV
     ]
     lines.append(
-        f"Forces of {c.force_rms_eV_per_A:.3f} eV/Å (rms) are sums of edge terms with condition number {c.force_condition:.3g}"
+        f"Forces of {c.force_rms_eV_per_A:.3f} eV/Å (rms) are sums of edge terms, condition {c.force_condition:.3g}"
     )
-    scales = ", ".join(f"{name} {value:.3g}" for name, value in study.scales_meV_per_A.items())
-    lines.append(f"Equivariance error (rms) of int8 messages, meV/Å, by what sets the scale: {scales}")
     return "\n".join(lines)
+
+
+def _scales(study: Study) -> str:
+    return _table(
+        ["scale", "force RMSE", "equivariance RMSE"],
+        (
+            [row.scale, f"{row.force_rmse_meV_per_A:.3g}", f"{row.equivariance_rmse_meV_per_A:.3g}"]
+            for row in study.int8_scales
+        ),
+    )
+
+
+def _knots(study: Study) -> str:
+    rows: dict[int, list[str]] = {}
+    for row in study.knots:
+        rows.setdefault(row.intervals, []).append(f"{row.value:.1e} / {row.slope:.1e}")
+    names = list(dict.fromkeys(row.type for row in study.knots))
+    return _table(["intervals", *names], ([str(n), *cells] for n, cells in rows.items()))

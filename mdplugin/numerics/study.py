@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from mdplugin.machine import describe_machine
 from mdplugin.model import MaceModel
-from mdplugin.number_types import TYPES, float_of
+from mdplugin.number_types import TYPES, NumberType, float_of
 from mdplugin.numerics.amplification import (
     Amplification,
     inject,
@@ -22,8 +22,9 @@ from mdplugin.numerics.block import Block
 from mdplugin.numerics.blocks import list_blocks
 from mdplugin.numerics.cancellation import Cancellation, measure_cancellation
 from mdplugin.numerics.error_model import MODES, measure_sizes
+from mdplugin.numerics.knots import KnotError, measure_knots
 from mdplugin.numerics.measurement import LocalError, applies, measure_block, rms
-from mdplugin.numerics.surface import Surface, measure_scales, measure_surfaces
+from mdplugin.numerics.surface import Int8Scale, Surface, measure_scales, measure_surfaces
 from mdplugin.numerics.system import Recording, System, join_frames, record
 from mdplugin.tables import RadialTable
 
@@ -55,6 +56,7 @@ class Study:
     n_atoms: int
     n_edges: int
     seed: int
+    types: list[str]
     table_intervals: list[int]
     machine: dict
     local: list[LocalError]
@@ -63,7 +65,8 @@ class Study:
     force: list[ForceError]
     surface: list[Surface]
     surface_atoms: int
-    scales_meV_per_A: dict[str, float]
+    int8_scales: list[Int8Scale]
+    knots: list[KnotError]
     cancellation: Cancellation
 
     def as_dict(self) -> dict:
@@ -77,6 +80,7 @@ def run_study(
     tables: Sequence[RadialTable],
     frames: Sequence[tuple[str, ase.Atoms]],
     *,
+    types: Sequence[str] = tuple(TYPES),
     seed: int = 0,
     quiet: bool = False,
 ) -> Study:
@@ -85,6 +89,7 @@ def run_study(
     Raises:
         StructureError: see `join_frames`.
     """
+    chosen = [TYPES[type_] for type_ in types]
     system, used = join_frames(model, [atoms for _, atoms in frames])
     recording = record(model, system, tables)
     blocks = list_blocks(model, system, tables, recording)
@@ -92,13 +97,13 @@ def run_study(
     with tqdm(
         total=len(blocks) + 3, unit="block", disable=True if quiet else None, dynamic_ncols=True
     ) as bar:
-        local, force = _measure_blocks(model, system, tables, recording, blocks, squares, bar)
+        local, force = _measure_blocks(model, system, tables, recording, blocks, squares, chosen, bar)
         amplification = measure_amplifications(model, system, tables, recording, squares, seed)
         bar.update()
         curve = _measure_curve(blocks, len(model.layers))
         bar.update()
         smallest, _ = join_frames(model, [min((atoms for _, atoms in frames), key=len)])
-        surface = measure_surfaces(model, smallest, tables, seed)
+        surface = measure_surfaces(model, smallest, tables, chosen, seed)
         scales = measure_scales(model, smallest, tables, seed)
         bar.update()
     return Study(
@@ -108,6 +113,7 @@ def run_study(
         n_atoms=system.n_atoms,
         n_edges=len(system.senders),
         seed=seed,
+        types=list(types),
         table_intervals=[table.n_intervals for table in tables],
         machine=describe_machine(),
         local=local,
@@ -116,7 +122,8 @@ def run_study(
         force=force,
         surface=surface,
         surface_atoms=smallest.n_atoms,
-        scales_meV_per_A=scales,
+        int8_scales=scales,
+        knots=measure_knots(model, system),
         cancellation=measure_cancellation(model, system, recording),
     )
 
@@ -128,13 +135,14 @@ def _measure_blocks(
     recording: Recording,
     blocks: Sequence[Block],
     squares: dict[str, Tensor],
+    types: Sequence[NumberType],
     bar: tqdm,
 ) -> tuple[list[LocalError], list[ForceError]]:
     """Local errors of every block, and what forward and reverse of one block together do to the forces."""
     local, force = [], []
     for forward, reverse in zip(blocks[::2], blocks[1::2], strict=True):
         sizes = {block.direction: measure_sizes(block) for block in (forward, reverse)}
-        for type_ in TYPES.values():
+        for type_ in types:
             for mode in MODES:
                 errors, deviations = {}, {}
                 for block in (forward, reverse):

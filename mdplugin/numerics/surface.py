@@ -5,9 +5,11 @@ the contraction), its state (messages, node features and their gradients, as sto
 (Clebsch-Gordan coefficients and the contraction's U). Then, on one frame:
 
     equivariance   largest |F(Q x) - Q F(x)| over random rotations Q
+    gradient       F + dE/dx along a random direction of all atoms (unit length), E by central differences of 4th order of
+                   the same rounded network: 0 if the forces are the gradient of a smooth energy
     noise          of F_rounded - F_exact along a short path of steps as in dynamics: rms second difference / sqrt(6), which
-                   for white noise is its deviation and vanishes for whatever is smooth
-    heating        dE/dt per atom = 3 sigma² dt / (2 m), see `heating_meV_per_atom_per_ps`
+                   for white noise is its deviation, and small for what is smooth on the scale of a step
+    heating        what this noise would feed into NVE, `heating_meV_per_atom_per_ps`; None where forces are a gradient
 """
 
 import dataclasses
@@ -20,7 +22,7 @@ import torch
 from torch import Tensor
 
 from mdplugin.model import MaceModel
-from mdplugin.number_types import TYPES, NumberType
+from mdplugin.number_types import NumberType
 from mdplugin.numerics.block import convert
 from mdplugin.numerics.error_model import axes_of
 from mdplugin.numerics.measurement import rms
@@ -34,6 +36,7 @@ STATE = ("u", "A", "m", "B", "gA", "gm", "gu", "gB")
 EV_PER_AMU_A2_FS2 = 103.642697  # 1 amu Å²/fs² in eV
 STEP_FS, TEMPERATURE_K, N_STEPS = 0.5, 300.0, 12
 BOLTZMANN_EV_PER_K = 8.617333e-5
+DIFFERENCE_A = 2e-3  # well below a knot interval
 
 
 @dataclass(frozen=True)
@@ -41,16 +44,17 @@ class Surface:
     """One way of rounding in one type.
 
     Attributes:
-        way, type: which. force_rmse_meV_per_A: against float64. equivariance_meV_per_A, noise_meV_per_A: as above.
-        heating_meV_per_atom_per_ps: of an NVE run with a step of 0.5 fs if the noise were white.
+        way, type: which. force_rmse_meV_per_A: against float64. equivariance, gradient, noise: as above.
+        heating_meV_per_atom_per_ps: of an NVE run with a step of 0.5 fs if the noise were white; None if conservative.
     """
 
     way: str
     type: str
     force_rmse_meV_per_A: float
     equivariance_meV_per_A: float
+    gradient_meV_per_A: float
     noise_meV_per_A: float
-    heating_meV_per_atom_per_ps: float
+    heating_meV_per_atom_per_ps: float | None
 
 
 def heating_meV_per_atom_per_ps(sigma_eV_per_A: Tensor, masses: Tensor, timestep_fs: float) -> float:  # noqa: N802
@@ -103,10 +107,14 @@ def state_tap(type_: NumberType) -> Tap:
     return tap
 
 
-def block_scale_tap(model: MaceModel, norm_over_m: bool) -> Tap:
-    """Rounds u of later layers to int8 with one scale per node and irrep: from norms over m, or from components.
+SCALES = ("largest component", "norm over m", "norm alone")
 
-    The norm is invariant under rotation, so that the scale is; the largest component is not.
+
+def int8_tap(model: MaceModel, scale: str) -> Tap:
+    """Rounds u of later layers to int8 with one step per node and irrep, 1/127 of the largest over channels.
+
+    "largest component": of any component, which a rotation changes. "norm over m": of an invariant, so that the step is
+    one. "norm alone": the norms over m are rounded, and the directions left exact.
     """
 
     def tap(name: str, x: Tensor) -> Tensor:
@@ -116,23 +124,31 @@ def block_scale_tap(model: MaceModel, norm_over_m: bool) -> Tap:
         y, offsets = x.clone(), model.layers[int(layer) - 1].up.target.offsets
         for first, end in itertools.pairwise(offsets):
             block = x[:, first:end]
-            size = block.norm(dim=1) if norm_over_m else block.abs().amax(1)
-            step = torch.clamp(size.amax(-1), min=1e-300)[:, None, None] / 127
-            y[:, first:end] = torch.round(block / step) * step
+            norms = torch.clamp(block.norm(dim=1, keepdim=True), min=1e-300)
+            size = block.abs() if scale == SCALES[0] else norms
+            step = torch.clamp(size.amax((1, 2), keepdim=True), min=1e-300) / 127
+            if scale == SCALES[2]:
+                y[:, first:end] = block / norms * torch.round(norms / step) * step
+            else:
+                y[:, first:end] = torch.round(block / step) * step
         return y
 
     return tap
 
 
 def measure_surfaces(
-    model: MaceModel, system: System, tables: Sequence[RadialTable], seed: int
+    model: MaceModel,
+    system: System,
+    tables: Sequence[RadialTable],
+    types: Sequence[NumberType],
+    seed: int,
 ) -> list[Surface]:
     """Every way in every type, on one small system."""
     paths = _path(system, seed)
     rotations = [_rotation(seed + k) for k in range(3)]
     exact = [evaluate_system(model, s, tables)[1] for s in paths]
     rows = []
-    for name, type_ in TYPES.items():
+    for type_ in types:
         for way in WAYS:
             changed = (model, tables, untouched)
             if way == "parameters":
@@ -141,7 +157,7 @@ def measure_surfaces(
                 changed = (round_couplings(model, type_), tables, untouched)
             else:
                 changed = (model, tables, state_tap(type_))
-            rows.append(_measure(way, name, changed, paths, exact, rotations))
+            rows.append(_measure(way, type_.name, changed, paths, exact, rotations))
     return rows
 
 
@@ -152,30 +168,59 @@ def _measure(way, type_name, changed, paths, exact, rotations) -> Surface:
     second = errors[2:] - 2 * errors[1:-1] + errors[:-2]
     sigma = torch.sqrt((second**2).mean(dim=(0, 2)) / 6)
     turned = [evaluate_system(model, paths[0].rotate(Q), tables, tap)[1] - found[0] @ Q.T for Q in rotations]
+    heating = heating_meV_per_atom_per_ps(sigma, paths[0].masses, STEP_FS) if way == "state" else None
     return Surface(
         way,
         type_name,
         1000 * rms(errors),
         1000 * max(float(e.abs().max()) for e in turned),
+        1000 * _gradient_error(changed, paths[0], found[0]),
         1000 * rms(sigma),
-        heating_meV_per_atom_per_ps(sigma, paths[0].masses, STEP_FS),
+        heating,
     )
+
+
+def _gradient_error(changed, system: System, forces: Tensor) -> float:
+    """|F·d + dE/dd| in eV/Å, root mean square over random unit directions d of all atoms."""
+    model, tables, tap = changed
+    generator = torch.Generator().manual_seed(0)
+    errors = []
+    for _ in range(3):
+        d = torch.randn(forces.shape, generator=generator, dtype=torch.float64)
+        d = d / d.norm()
+        E = [
+            float(evaluate_system(model, system.move(k * DIFFERENCE_A * d), tables, tap)[0].sum())
+            for k in (-2, -1, 1, 2)
+        ]
+        slope = (E[0] - 8 * E[1] + 8 * E[2] - E[3]) / (12 * DIFFERENCE_A)
+        errors.append(float((forces * d).sum()) + slope)
+    return rms(torch.tensor(errors, dtype=torch.float64))
+
+
+@dataclass(frozen=True)
+class Int8Scale:
+    """int8 messages by what sets the step: rms errors against float64, and of equivariance over ten rotations."""
+
+    scale: str
+    force_rmse_meV_per_A: float
+    equivariance_rmse_meV_per_A: float
 
 
 def measure_scales(
     model: MaceModel, system: System, tables: Sequence[RadialTable], seed: int
-) -> dict[str, float]:
-    """Equivariance error, meV/Å, of int8 messages with scales from components and from norms over m."""
-    result = {}
-    for label, norm in (("components", False), ("norm over m", True)):
-        tap = block_scale_tap(model, norm)
+) -> list[Int8Scale]:
+    """The three scales of `int8_tap`."""
+    exact = evaluate_system(model, system, tables)[1]
+    rows = []
+    for scale in SCALES:
+        tap = int8_tap(model, scale)
         forces = evaluate_system(model, system, tables, tap)[1]
-        errors = [
+        turned = [
             evaluate_system(model, system.rotate(Q), tables, tap)[1] - forces @ Q.T
             for Q in (_rotation(seed + k) for k in range(10))
         ]
-        result[label] = 1000 * rms(torch.stack(errors))
-    return result
+        rows.append(Int8Scale(scale, 1000 * rms(forces - exact), 1000 * rms(torch.stack(turned))))
+    return rows
 
 
 def _path(system: System, seed: int) -> list[System]:
