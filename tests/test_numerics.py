@@ -224,7 +224,7 @@ def test_white_force_noise_heats_an_oscillator_as_derived():
     assert abs(1000 * energy / (rate * steps * dt / 1000) - 1) < 0.03
 
 
-@pytest.mark.parametrize("name", ["foundation-0b", "cutoff-after", "three-layers", "nonlinear", "zbl-mace"])
+@pytest.mark.parametrize("name", ["foundation-0b", "three-layers", "nonlinear"])
 def test_blocks_of_other_architectures_are_those_of_the_reference_too(name):
     model = lower(build(name))
     case = Case(model, [reference_frames(model.atomic_numbers)[3]])

@@ -1,5 +1,6 @@
 """Number of knots of a radial table -> what rounding its coefficients does to R and to dR/dr."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from mdplugin.number_types import TYPES
 from mdplugin.numerics.error_model import axes_of
 from mdplugin.numerics.measurement import rms
 from mdplugin.numerics.system import System
-from mdplugin.tables import tabulate
+from mdplugin.tables import RadialTable, tabulate
 
 INTERVALS = (32, 64, 128, 256, 512)
 ROUNDED = ("fp16", "bf16", "int16", "int8")
@@ -29,6 +30,20 @@ class KnotError:
     type: str
     value: float
     slope: float
+
+
+def wasted_range(tables: Sequence[RadialTable], system: System) -> list[float]:
+    """Per layer, median over columns: largest coefficient of all over the largest that any edge of the system reads.
+
+    What fixed point with one scale per column loses to knots at distances that never occur.
+    """
+    r = torch.linalg.vector_norm(system.vectors, dim=-1)
+    ratios = []
+    for table in tables:
+        c = table.coefficients.abs().amax(0)
+        read = c[torch.unique(table.taps(r)[0])]
+        ratios.append(float((c.amax(0) / torch.clamp(read.amax(0), min=1e-300)).median()))
+    return ratios
 
 
 def measure_knots(model: MaceModel, system: System) -> list[KnotError]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import ase
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -22,9 +23,16 @@ from mdplugin.numerics.block import Block
 from mdplugin.numerics.blocks import list_blocks
 from mdplugin.numerics.cancellation import Cancellation, measure_cancellation
 from mdplugin.numerics.error_model import MODES, measure_sizes
-from mdplugin.numerics.knots import KnotError, measure_knots
+from mdplugin.numerics.knots import KnotError, measure_knots, wasted_range
 from mdplugin.numerics.measurement import LocalError, applies, measure_block, rms
-from mdplugin.numerics.surface import Int8Scale, Surface, measure_scales, measure_surfaces
+from mdplugin.numerics.surface import (
+    STEP_FS,
+    Int8Scale,
+    Surface,
+    heating_meV_per_atom_per_ps,
+    measure_scales,
+    measure_surfaces,
+)
 from mdplugin.numerics.system import Recording, System, join_frames, record
 from mdplugin.tables import RadialTable
 
@@ -67,6 +75,8 @@ class Study:
     surface_atoms: int
     int8_scales: list[Int8Scale]
     knots: list[KnotError]
+    wasted_range: list[float]
+    heating_of_1_meV_per_A: float
     cancellation: Cancellation
 
     def as_dict(self) -> dict:
@@ -124,6 +134,10 @@ def run_study(
         surface_atoms=smallest.n_atoms,
         int8_scales=scales,
         knots=measure_knots(model, system),
+        wasted_range=wasted_range(tables, system),
+        heating_of_1_meV_per_A=heating_meV_per_atom_per_ps(
+            torch.tensor(1e-3, dtype=torch.float64), system.masses, STEP_FS
+        ),
         cancellation=measure_cancellation(model, system, recording),
     )
 
