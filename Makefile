@@ -65,7 +65,7 @@ bench-large: setup
 tables: setup
 	$(PUBLISH)
 
-# Figures and tables of docs/numerics.md; five minutes on one core.
+# Figures and tables of docs/numerics.md; two minutes on one core.
 numerics: setup
 	$(BIN)/mdplugin numerics water -o docs/figures
 

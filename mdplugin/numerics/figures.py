@@ -99,6 +99,8 @@ def _draw_curve(study: Study):
     for axis, tap in zip(figure.subplots(1, len(taps), sharey=True), taps, strict=True):
         for mode in MODES[1:]:
             rows = [row for row in study.curve if row.tap == tap and row.mode == mode]
+            if not rows:
+                continue
             p = [int(row.type[1:]) for row in rows]
             axis.plot(
                 p, [r.measured for r in rows], MARKS[mode], color=COLORS[mode], ms=5, label=LABELS[mode]
