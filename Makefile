@@ -11,7 +11,7 @@ SOURCES := $(shell find mdplugin lammps_pair validation -type f -not -name '*.py
 BENCH   := docs/benchmarks
 PUBLISH  = $(BIN)/python -P -m mdplugin.bench.publish $(BENCH) README.md docs/performance.md
 
-.PHONY: setup demo test test-slow lint format bench bench-large tables validate validate-water clean
+.PHONY: setup demo test test-slow lint format bench bench-large tables numerics validate validate-water clean
 
 setup: $(VENV)/.installed
 
@@ -64,6 +64,10 @@ bench-large: setup
 # The tables again, from the results as they are.
 tables: setup
 	$(PUBLISH)
+
+# Figures and tables of docs/numerics.md; two minutes on one core.
+numerics: setup
+	$(BIN)/mdplugin numerics water -o docs/figures
 
 # all four ensembles of the bundled water in fp32: meant for 20 minutes on two cores (not timed on an idle machine yet); resumes
 validate: setup

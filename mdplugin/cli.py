@@ -40,6 +40,7 @@ def build_parser() -> Parser:
     _add_inspect(verbs)
     _add_compare(verbs)
     _add_bench(verbs)
+    _add_numerics(verbs)
     validate = verbs.add_parser("validate", help="run molecular dynamics beside float64 and judge it")
     _add_validate(validate)
     verbs.add_parser(
@@ -169,6 +170,20 @@ def _add_bench(verbs) -> None:
         description="Time artifacts on water beside mace-torch, in turns in one process, with the stock and with the\n"
         "tuned allocator; memory; where the time goes; distance to the machine's peak. Lists have commas.",
         epilog="example: mdplugin bench --size small,medium --atoms 192 --precision fp32,fp64 --against mace-torch",
+    )
+    command.add_arguments(parser)
+    parser.set_defaults(run=command.run)
+
+
+def _add_numerics(verbs) -> None:
+    from mdplugin.numerics import command
+
+    parser = verbs.add_parser(
+        "numerics",
+        help="rounding errors of every block in every number type, beside a first-order model",
+        description="Errors of every block in every number type against float64, beside a first-order model; what they do\n"
+        "to forces, equivariance and energy conservation. See docs/numerics.md.",
+        epilog="example: mdplugin numerics water -o figures",
     )
     command.add_arguments(parser)
     parser.set_defaults(run=command.run)

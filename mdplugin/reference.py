@@ -42,6 +42,14 @@ class Halo(NamedTuple):
     reverse: Callable[[Tensor], Tensor]
 
 
+Tap = Callable[[str, Tensor], Tensor]
+
+
+def untouched(name: str, value: Tensor) -> Tensor:
+    """The tap that changes nothing."""
+    return value
+
+
 class Graph(NamedTuple):
     """Edges and nodes of one evaluation: r Å, unit vectors, Y, species pairs; species of all and of local nodes."""
 
@@ -67,7 +75,7 @@ class Tape(NamedTuple):
     m: Tensor
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913, PLR0917 (the contract, and the three ways to use it)
     model: MaceModel,
     edge_vectors: Tensor,
     senders: Tensor,
@@ -76,6 +84,7 @@ def evaluate(
     n_local: int,
     halo: Halo | None = None,
     tables: Sequence[RadialTable] | None = None,
+    tap: Tap = untouched,
 ) -> tuple[Tensor, Tensor]:
     """The artifact's contract.
 
@@ -87,6 +96,10 @@ def evaluate(
         n_local: nodes whose energy is wanted; the others are ghosts.
         halo: the exchange of features; needed when there are ghosts and more than one layer.
         tables: radial tables per layer instead of the exact functions.
+        tap: sees the output of every stage by name and returns what the next stages get: "Y", "R.1", "dR.1", "u.1",
+            "A.1", "y.1" (message before density and gate), "m.1", "B.1", "E"; of the reverse, layer by layer from the
+            last, "gB.1" (of the readout), "gm.1", "gy.1", "gA.1", "gR.1", "gY.1", "gu.1", "gr.1", "gu_all.2" (with
+            the gate's), "gB.1.2" (to B of layer 1 from u of layer 2), and "edge_force".
 
     Returns:
         node_energy (n_local,) eV and edge_force (n_edges, 3) = -dE/d(edge_vectors) eV/Å.
@@ -100,33 +113,57 @@ def evaluate(
             raise ValueError(f"evaluate: expected a halo exchange for {ghosts} ghosts, got none")
         halo = Halo(lambda x: x, lambda x: x)
     pair = model.basis.pairs[species[senders], species[receivers]]
-    geometry = edge_geometry(edge_vectors, model.l_max)
-    graph = Graph(*geometry, pair, senders, receivers, species, species[:n_local], n_local)
+    r, unit, Y = edge_geometry(edge_vectors, model.l_max)
+    graph = Graph(r, unit, tap("Y", Y), pair, senders, receivers, species, species[:n_local], n_local)
+    B, tapes, energy, gr = _forward(model, graph, halo, tables, tap)
+    gr_layers, gY = _reverse(model, graph, halo, B, tapes, tap)
+    edge_force = -model.scale * reverse_edge_geometry(r, unit, model.l_max, gr + gr_layers, gY)
+    node_energy = model.e0s[graph.z] + model.shift + model.scale * energy
+    return node_energy, tap("edge_force", edge_force)
 
+
+def _forward(
+    model: MaceModel, graph: Graph, halo: Halo, tables: Sequence[RadialTable] | None, tap: Tap
+) -> tuple[list[Tensor], list[Tape], Tensor, Tensor]:
+    """B and tape of every layer; energy of every node in units of `scale`, and the pair repulsion's part of dE/dr."""
     B: list[Tensor] = []
     tapes: list[Tape] = []
     for t, layer in enumerate(model.layers):
+        at = _in_layer(tap, t)
         R, density = _radial(model, t, graph, tables)
-        u = exchange(halo.forward, node_map(layer.up, B, graph.z)) if t else layer.up.bias[species]
-        tape = run_layer(layer, graph, R, density, u)
-        B.append(contract(layer.contraction, tape.m, graph.z))
+        R = R._replace(f=at("R", R.f), d1=at("dR", R.d1))
+        u = exchange(halo.forward, node_map(layer.up, B, graph.z)) if t else layer.up.bias[graph.species]
+        tape = run_layer(layer, graph, R, density, at("u", u), at)
+        B.append(at("B", contract(layer.contraction, tape.m, graph.z)))
         tapes.append(tape)
-    energy = readout(model, B, graph.z)
-    gr, gY = torch.zeros_like(graph.r), torch.zeros_like(graph.Y)
+    energy, gr = readout(model, B, graph.z), torch.zeros_like(graph.r)
     if model.zbl is not None:
-        v, gr = zbl(model.zbl, graph.r, species[senders], species[receivers])
-        energy = energy + torch.zeros_like(energy).index_add(0, receivers, v)
-    node_energy = model.e0s[graph.z] + model.shift + model.scale * energy
+        pair = (graph.species[graph.senders], graph.species[graph.receivers])
+        v, gr = zbl(model.zbl, graph.r, *pair)
+        energy = energy + torch.zeros_like(energy).index_add(0, graph.receivers, v)
+    return B, tapes, tap("E", energy), gr
 
-    gB = reverse_readout(model, B, graph.z)
+
+def _reverse(
+    model: MaceModel, graph: Graph, halo: Halo, B: Sequence[Tensor], tapes: Sequence[Tape], tap: Tap
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the layers' energy with respect to r and Y: `_forward` from its end to its beginning."""
+    gr, gY = torch.zeros_like(graph.r), torch.zeros_like(graph.Y)
+    gB = [tap(f"gB.{s + 1}", g) for s, g in enumerate(reverse_readout(model, B, graph.z))]
     for t, layer in reversed(list(enumerate(model.layers))):
-        gm = reverse_contract(layer.contraction, tapes[t].m, graph.z, gB[t])
-        gr_t, gY_t, gu, gu_own = reverse_run_layer(layer, graph, tapes[t], gm)
+        at = _in_layer(tap, t)
+        gm = at("gm", reverse_contract(layer.contraction, tapes[t].m, graph.z, gB[t]))
+        gr_t, gY_t, gu, gu_own = reverse_run_layer(layer, graph, tapes[t], gm, at)
         gr, gY = gr + gr_t, gY + gY_t
         if t:
-            gu = exchange(halo.reverse, gu) + gu_own
-            gB[:t] = [g + g_s for g, g_s in zip(gB, reverse_node_map(layer.up, gu, graph.z), strict=False)]
-    return node_energy, -model.scale * reverse_edge_geometry(graph.r, graph.unit, model.l_max, gr, gY)
+            gu = at("gu_all", exchange(halo.reverse, gu) + gu_own)
+            for s, g in enumerate(reverse_node_map(layer.up, gu, graph.z)):
+                gB[s] = gB[s] + tap(f"gB.{s + 1}.{t + 1}", g)
+    return gr, gY
+
+
+def _in_layer(tap: Tap, t: int) -> Tap:
+    return lambda name, value: tap(f"{name}.{t + 1}", value)
 
 
 def _radial(
@@ -142,19 +179,21 @@ def _radial(
     return evaluate_radial(model.basis, conv.radial, *where), density
 
 
-def run_layer(layer: Layer, graph: Graph, R: Jet, density: Jet | None, u: Tensor) -> Tape:
+def run_layer(
+    layer: Layer, graph: Graph, R: Jet, density: Jet | None, u: Tensor, tap: Tap = untouched
+) -> Tape:
     """Sender features u (n_nodes, rows, channels) -> messages m (n_local, rows, channels)."""
     A = convolve(layer.convolution, R.f, graph.Y, u, graph.senders, graph.receivers, graph.n_local)
-    y, rho = linear(layer.message, A, graph.z), None
+    y, rho = tap("y", linear(layer.message, tap("A", A), graph.z)), None
     if density is not None:
         rho = density_sum(density.f, graph.receivers, graph.n_local)
         y = normalise(y, rho)
     m = y if layer.gate is None else gate_message(layer.gate, y, u[: graph.n_local])
-    return Tape(R, u, density, rho, y, m)
+    return Tape(R, u, density, rho, y, tap("m", m))
 
 
 def reverse_run_layer(
-    layer: Layer, graph: Graph, tape: Tape, gm: Tensor
+    layer: Layer, graph: Graph, tape: Tape, gm: Tensor, tap: Tap = untouched
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients with respect to r, Y, u of all nodes as senders, and u of the local nodes themselves."""
     gr, gy, gu_own = torch.zeros_like(graph.r), gm, torch.zeros_like(tape.u[: graph.n_local])
@@ -163,10 +202,11 @@ def reverse_run_layer(
     if tape.rho is not None:
         gy, grho = reverse_normalise(tape.y, tape.rho, gy)
         gr = (reverse_density_sum(grho, graph.receivers) * tape.density.d1)[:, 0]
-    gA = reverse_linear(layer.message, gy, graph.z)
+    gA = tap("gA", reverse_linear(layer.message, tap("gy", gy), graph.z))
     edges = (graph.senders, graph.receivers)
     gR, gY, gu = reverse_convolve(layer.convolution, tape.R.f, graph.Y, tape.u, *edges, gA)
-    return gr + (gR * tape.R.d1).sum(-1), gY, gu, gu_own
+    gr = gr + tap("gr", (tap("gR", gR) * tape.R.d1).sum(-1))
+    return gr, tap("gY", gY), tap("gu", gu), gu_own
 
 
 # --- geometry ---

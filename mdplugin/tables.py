@@ -52,21 +52,26 @@ class RadialTable:
 
     def evaluate(self, r: Tensor, pair: Tensor) -> Jet:
         """All functions at distances `r` (n,) of species pairs `pair` (n,)."""
+        rows, weights = self.taps(r)
+        c = self.coefficients[pair[:, None], rows]
+        return Jet(*(torch.einsum("nj,njf->nf", w, c) for w in weights))
+
+    def taps(self, r: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Rows of the coefficients (n, n_weights) at distances `r`, and their weights in R, dR/dr and d²R/dr²."""
         h = self.r_max / self.n_intervals
         i = torch.clamp((r / h).floor().to(torch.int64), max=self.n_intervals - 1)
         t = r / h - i
         size = self.pieces.shape[0]
         rows = i[:, None] * self.stride + torch.arange(size)
-        c = self.coefficients[pair[:, None], rows]
         inside = (r < self.r_max).to(r.dtype)[:, None]
-        jets = []
+        weights = []
         for order in range(3):
             factors = torch.tensor(
                 [factorial(k) // factorial(k - order) if k >= order else 0 for k in range(size)]
             )
             powers = t[:, None] ** torch.clamp(torch.arange(size) - order, min=0) * factors
-            jets.append(torch.einsum("nj,njf->nf", powers @ self.pieces.T, c) * inside / h**order)
-        return Jet(*jets)
+            weights.append(powers @ self.pieces.T * inside / h**order)
+        return rows, weights
 
 
 @dataclass(frozen=True)

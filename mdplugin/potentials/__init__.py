@@ -19,3 +19,9 @@ def find_structure(text: str) -> Path | None:
     """The bundled structure called `text` ("water-64"), or None."""
     file = _DIRECTORY / f"{text}.xyz"
     return file if file.is_file() else None
+
+
+def structures(name: str) -> tuple[Path, ...]:
+    """The structures that come with a bundled potential, the largest file first."""
+    files = _DIRECTORY.glob(f"{name}-*.xyz") if name in names() else ()
+    return tuple(sorted(files, key=lambda file: (-file.stat().st_size, file.name)))
