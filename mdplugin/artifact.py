@@ -53,6 +53,7 @@ class Manifest:
         e0s_eV: (n_elements,) isolated-atom energies. masses_amu: (n_elements,) standard atomic masses.
         source: name and SHA-256 of the checkpoint.
         radial_tables: per layer of the native backend: kind, intervals, relative errors; empty for e3nn.
+        calibration: frames on which matrices were rounded: how many, atoms, SHA-256; None: rounded to nearest.
         fidelity: measured at export against mace-torch in float64: frames, largest errors, tolerances.
     """
 
@@ -71,6 +72,7 @@ class Manifest:
     torch_version: str
     source: dict
     radial_tables: tuple[dict, ...] = ()
+    calibration: dict | None = None
     fidelity: dict = field(default_factory=dict)
     units: dict = field(default_factory=lambda: dict(UNITS))
     conventions: dict = field(default_factory=lambda: dict(CONVENTIONS))

@@ -56,6 +56,8 @@ def build_parser() -> Parser:
 
 
 def _add_export(verbs) -> None:
+    from mdplugin.precision import PRESETS
+
     parser = verbs.add_parser(
         "export",
         help="export a MACE checkpoint to an artifact",
@@ -67,7 +69,18 @@ def _add_export(verbs) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, required=True, help="the artifact to write, e.g. water-fp32.pt"
     )
-    parser.add_argument("--precision", default="fp32", help="precision policy: fp64, fp32 (default fp32)")
+    parser.add_argument(
+        "--precision",
+        default="fp32",
+        help=f"a policy: {', '.join(PRESETS)} (default fp32), or choices per role, as fp32,linear=w8,radial=w16; "
+        "see docs/precision.md",
+    )
+    parser.add_argument(
+        "--calibrate",
+        type=Path,
+        metavar="FRAMES",
+        help="round fixed-point matrices for the least force error on these structures instead of to nearest",
+    )
     parser.add_argument("--head", help="readout head, where the model has several")
     parser.add_argument(
         "--backend",
@@ -102,6 +115,7 @@ def _run_export(arguments: argparse.Namespace) -> int:
         backend=arguments.backend,
         elements=None if arguments.elements is None else arguments.elements.split(","),
         frames=frames,
+        calibrate=read_frames(arguments.calibrate) if arguments.calibrate else (),
         trust=arguments.trust,
     )
     if arguments.json:

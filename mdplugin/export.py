@@ -1,6 +1,7 @@
 """Checkpoint + precision policy -> artifact: build, measure against mace-torch in float64, write or refuse."""
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import os
 import tempfile
@@ -17,7 +18,14 @@ from mdplugin import artifact as artifacts
 from mdplugin.artifact import Artifact, Manifest
 from mdplugin.calculator import MACEQuantCalculator
 from mdplugin.checkpoint import Checkpoint, Evaluation, evaluate_mace, read_checkpoint, require_elements
-from mdplugin.errors import ArtifactError, CheckpointError, FidelityError, StructureError, Unsupported
+from mdplugin.errors import (
+    ArtifactError,
+    CheckpointError,
+    FidelityError,
+    PrecisionError,
+    StructureError,
+    Unsupported,
+)
 from mdplugin.frames import reference_frames
 from mdplugin.network_e3nn import build_e3nn
 from mdplugin.network_native import build_native
@@ -35,6 +43,7 @@ def export_model(
     backend: str = "auto",
     elements: Sequence[str] | None = None,
     frames: Sequence[ase.Atoms] = (),
+    calibrate: Sequence[ase.Atoms] = (),
     trust: bool = False,
 ) -> Manifest:
     """Export a MACE checkpoint to the artifact that ASE and LAMMPS serve.
@@ -51,13 +60,17 @@ def export_model(
         elements: chemical symbols to keep of the model's, in any order; None keeps all. The artifact is smaller and
             refuses the others (with e3nn's blocks it has the same size).
         frames: structures to compare on besides the generated ones, which hold every element kept.
+        calibrate: structures like those to be simulated, a few hundred atoms in all: fixed-point matrices are rounded for
+            the least force error on them (calibrate.py) instead of to nearest. For policies with `linear` in fixed point.
         trust: run what a `.model`'s pickle says, for classes that `read_checkpoint` refuses.
 
     Returns:
         The manifest that was written.
 
     Raises:
-        CheckpointError, PrecisionError: bad source, head, element or policy.
+        CheckpointError, PrecisionError: bad source, head, element or policy; a policy that has nothing to calibrate, or
+            that mace-torch's own blocks cannot serve.
+        StructureError: a frame has an element that is not kept.
         FidelityError: non-finite or farther from float64 than the policy allows; nothing is written.
         ArtifactError: the target cannot be written.
     """
@@ -67,10 +80,12 @@ def export_model(
     target = artifacts.writable_path(target)
     checkpoint = read_checkpoint(source, head, trust)
     kept = choose_elements(checkpoint, elements)
-    require_elements(checkpoint, frames, kept)
+    require_elements(checkpoint, [*frames, *calibrate], kept)
+    if calibrate:
+        policy.require_fixed_point()
     frames = [*reference_frames(kept), *frames]
-    network, used, tables = _build(checkpoint, policy, backend, kept)
-    manifest = _describe(checkpoint, policy, used, tables, kept)
+    network, used, tables = _build(checkpoint, policy, backend, kept, calibrate)
+    manifest = _describe(checkpoint, policy, used, tables, kept, calibrate)
     with tempfile.TemporaryDirectory() as scratch:
         # what is measured is the file as an engine will load it, not the network in memory
         trial = Path(scratch) / target.name
@@ -103,24 +118,42 @@ def choose_elements(checkpoint: Checkpoint, elements: Sequence[str] | None) -> t
 
 
 def _build(
-    checkpoint: Checkpoint, policy: Precision, backend: str, kept: tuple[int, ...]
+    checkpoint: Checkpoint,
+    policy: Precision,
+    backend: str,
+    kept: tuple[int, ...],
+    calibrate: Sequence[ase.Atoms],
 ) -> tuple[torch.jit.ScriptModule, str, list[dict]]:
     """The network, the backend that it came from, and the facts of its radial tables."""
     if backend != "e3nn":
         try:
-            network, tables = build_native(checkpoint, policy, kept)
+            network, tables = build_native(checkpoint, policy, kept, calibrate)
             return network, "native", tables
         except Unsupported as error:
             if backend == "native":
                 raise
+            if policy.choices:
+                raise PrecisionError(
+                    f"{checkpoint.name}: precision {policy} takes backend native, which has no {error}; "
+                    f"export as {policy.base}"
+                ) from error
             warnings.warn(
                 f"{checkpoint.name}: exported with backend e3nn, since native has no {error}", stacklevel=3
             )
+    elif policy.choices:
+        raise PrecisionError(
+            f"precision: backend e3nn (mace-torch's own blocks) serves fp64 and fp32, got {policy}"
+        )
     return build_e3nn(checkpoint, policy, kept), "e3nn", []
 
 
 def _describe(
-    checkpoint: Checkpoint, policy: Precision, backend: str, tables: list[dict], kept: tuple[int, ...]
+    checkpoint: Checkpoint,
+    policy: Precision,
+    backend: str,
+    tables: list[dict],
+    kept: tuple[int, ...],
+    calibrate: Sequence[ase.Atoms],
 ) -> Manifest:
     e0 = dict(zip(checkpoint.atomic_numbers, checkpoint.e0s, strict=True))
     return Manifest(
@@ -139,7 +172,17 @@ def _describe(
         torch_version=torch.__version__,
         source={"name": checkpoint.name, "sha256": checkpoint.sha256},
         radial_tables=tuple(tables),
+        calibration=_describe_frames(calibrate) if calibrate else None,
     )
+
+
+def _describe_frames(frames: Sequence[ase.Atoms]) -> dict:
+    """Numbers of frames and atoms, and a SHA-256 over elements, positions, cells and periods."""
+    digest = hashlib.sha256()
+    for frame in frames:
+        for part in (frame.numbers, frame.positions, frame.cell.array, frame.pbc):
+            digest.update(np.ascontiguousarray(part).tobytes())
+    return {"n_frames": len(frames), "n_atoms": sum(map(len, frames)), "sha256": digest.hexdigest()}
 
 
 def measure_fidelity(artifact: Artifact, checkpoint: Checkpoint, frames: list[ase.Atoms]) -> dict:

@@ -60,18 +60,21 @@ class Layout:
 
 @dataclass(frozen=True)
 class Stored:
-    """Parameters as they are kept in a file: values x scale.
+    """Parameters as they are kept in a file: values x scale [x in_scale of the rows].
 
     Attributes:
         values: in the storage type. scale: float64, of a shape that broadcasts to `values`.
+        in_scale: (n_in,) of a matrix whose inputs are multiplied by it before they are rounded, or None.
     """
 
     values: Tensor
     scale: Tensor
+    in_scale: Tensor | None = None
 
     def restore(self) -> Tensor:
         """The parameters in float64."""
-        return self.values.double() * self.scale
+        restored = self.values.double() * self.scale
+        return restored if self.in_scale is None else restored * self.in_scale[:, None]
 
 
 @dataclass(frozen=True)

@@ -65,11 +65,12 @@ class Product(torch.nn.Module):
         stored = weight.stored or Stored(weight.matrix.to(dtype), one)
         source, target = (linear.source, weight.source), (linear.target, weight.target)
         values = _pad_side(_pad_side(stored.values, 1, *source), 2, *target)
-        in_scale = torch.ones(values.shape[1], dtype=torch.float64)
+        ones = torch.ones((1, stored.values.shape[1], 1), dtype=torch.float64)
+        in_scale = ones if stored.in_scale is None else stored.in_scale[None, :, None]
         self.matrix = torch.classes.mdplugin.Matrix(
             values,
             _pad_side(stored.scale, 2, *target) if stored.scale.shape[-1] > 1 else stored.scale,
-            in_scale,
+            _pad_side(in_scale, 1, *source).flatten(),
             arithmetic if arithmetic in SHORT_OPERANDS else "dense",
             dtype == torch.float64,
         )

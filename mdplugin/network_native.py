@@ -7,9 +7,11 @@ reverses. Symbols and layouts: model.py and docs/lowering.md; the plain float64 
 import warnings
 from collections.abc import Sequence
 
+import ase
 import torch
 from torch import Tensor
 
+from mdplugin.calibrate import collect_statistics
 from mdplugin.checkpoint import Checkpoint
 from mdplugin.errors import Unsupported
 from mdplugin.lowering import lower
@@ -26,13 +28,13 @@ from mdplugin.tables import RadialTable, measure_table, tabulate
 TABLES = {
     "fp64": ("spline5", 1e-9),
     "fp32": ("spline5", 5e-6),
-    "w16": ("spline5", 1e-3),
-    "w16a16": ("spline5", 1e-3),
+    "w16": ("spline5", 2e-4),
+    "w16a16": ("spline5", 2e-4),
     "fp16": ("spline5", 5e-6),
     "bf16": ("spline5", 5e-6),
     "w8": ("spline5", 5e-6),
 }
-INTERVALS = (48, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096)
+INTERVALS = (64, 80, 96, 112, 128, 160, 192, 256, 512, 1024, 2048, 4096)
 LARGEST_TABLE_BYTES = 500_000_000
 R_MIN_A = 0.6  # no two nuclei come nearer in dynamics; below it the table is as smooth, only less tight
 
@@ -178,9 +180,18 @@ def tabulate_layers(model: MaceModel, precision: Precision) -> tuple[list[Radial
 
 
 def build_native(
-    checkpoint: Checkpoint, precision: Precision, elements: Sequence[int] | None = None
+    checkpoint: Checkpoint,
+    precision: Precision,
+    elements: Sequence[int] | None = None,
+    calibration: Sequence[ase.Atoms] = (),
 ) -> tuple[torch.jit.ScriptModule, list[dict]]:
     """Lower the checkpoint, or some of its elements, and script it on our kernels.
+
+    Args:
+        checkpoint: the network.
+        precision: the policy.
+        elements: atomic numbers to keep.
+        calibration: frames on which matrices are rounded for least force error (calibrate.py); none: to nearest.
 
     Returns:
         the network, and per layer the radial table's kind, number of intervals and relative errors.
@@ -194,8 +205,10 @@ def build_native(
     precision.require_layers(len(model.layers))
     tables, facts = tabulate_layers(model, precision)
     model, tables = quantize_tables(model, tables, precision)
+    round_matrices = collect_statistics(model, tables, calibration).round if len(calibration) else None
+    model = quantize_model(model, precision, round_matrices)
     try:
-        network = NativeNetwork(quantize_model(model, precision), tables, precision).eval()
+        network = NativeNetwork(model, tables, precision).eval()
     except RuntimeError as error:  # a size beyond the kernels' buffers; they say which
         raise Unsupported(str(error).splitlines()[0]) from error
     with warnings.catch_warnings():

@@ -95,9 +95,9 @@ PRESETS: dict[str, tuple[str, dict[str, str]]] = {
     "bf16": ("fp32", {"linear": "bf16"}),
     "fp16": ("fp32", {"linear": "fp16"}),
     "w16": ("fp32", {"radial": "w16", "linear": "w16", "product": "w16", "readout": "w16"}),
-    "w8": ("fp32", {"radial": "w16", "linear": "w8", "product": "w8", "readout": "w8"}),
-    "w8a16": ("fp32", {"radial": "w16a16", "linear": "w8a16", "product": "w8", "readout": "w8"}),
-    "w8a8": ("fp32", {"radial": "w16a16", "linear": "w8a8", "product": "w8", "readout": "w8"}),
+    "w8": ("fp32", {"radial": "w16", "linear": "w8", "product": "w16", "readout": "w16"}),
+    "w8a16": ("fp32", {"radial": "w16a16", "linear": "w8a16", "product": "w16", "readout": "w16"}),
+    "w8a8": ("fp32", {"radial": "w16a16", "linear": "w8a8", "product": "w16", "readout": "w16"}),
 }
 
 # mace-torch keeps the couplings of a network trained in float32 rounded to it, ours are exact: 6e-8 for each of the
@@ -215,6 +215,17 @@ class Precision:
         for role, layer, name in self.choices:
             if layer > n_layers:
                 raise PrecisionError(f"precision: {role}.{layer}={name}: the network has {n_layers} layers")
+
+    def require_fixed_point(self) -> None:
+        """Refuse to calibrate where no matrix between the layers is kept in fixed point.
+
+        Raises:
+            PrecisionError: says which formats are.
+        """
+        formats = {name for role, _, name in self.choices if role == "linear"}
+        legal = [name for name, each in FORMATS.items() if each.storage.startswith("int")]
+        if not formats & set(legal):
+            raise PrecisionError(f"calibrate: expected a policy with linear={' or '.join(legal)}, got {self}")
 
     def allowed(self, trained_dtype: str) -> Tolerance:
         """The tolerance for a network trained in "float32" or "float64"."""

@@ -5,21 +5,29 @@ artifact computes is that of a slightly different, equally smooth and equivarian
 
     matrices        fixed point per output channel; floats as they are (float16: times a power of two per matrix)
     path weights    of the contraction: fixed point per species and path
-    radial knots    per row of the table and function; a function's unit moves into the rows of the message matrices
+    radial knots    fixed point per row of the table and function, down or up by what is best for dR/dr; a function's unit
+                    moves into the rows of the message matrices
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from mdplugin.model import Contraction, Layer, LinearMap, MaceModel, NodeMap, Stored
+from mdplugin.model import Contraction, LinearMap, MaceModel, NodeMap, Stored
 from mdplugin.precision import ROLES, Precision
 from mdplugin.tables import RadialTable
 
 LARGEST = {torch.int8: 127, torch.int16: 32767}
 # an error-chosen scale may clip the largest value of a channel to this fraction of it
 SCALE_CANDIDATES = torch.linspace(0.80, 1.0, 41, dtype=torch.float64)
+
+
+Place = tuple[str, int, int]  # of a map between layers: "message", layer, 0; or "up", layer, earlier layer
+# place, map, storage, whether its inputs have few bits too -> the map with its matrices in fixed point
+RoundMatrices = Callable[[Place, LinearMap, torch.dtype, bool], LinearMap]
 
 
 def round_to_grid(values: Tensor, scale: Tensor, storage: torch.dtype) -> Tensor:
@@ -70,8 +78,15 @@ def storage_type(precision: Precision, role: str, layer: int = 0) -> torch.dtype
     return None if name == "fp32" else getattr(torch, ROLES[role][name].storage)
 
 
-def quantize_model(model: MaceModel, precision: Precision) -> MaceModel:
-    """Round every parameter that the policy names to nearest.
+def quantize_model(
+    model: MaceModel, precision: Precision, round_matrices: RoundMatrices | None = None
+) -> MaceModel:
+    """Round every parameter that the policy names.
+
+    Args:
+        model: after `quantize_tables`.
+        precision: the policy.
+        round_matrices: rounds the matrices between the layers to fixed point (calibrate.py); None: to nearest.
 
     Returns:
         the model with `stored` beside each rounded array, which holds the rounded values in float64.
@@ -80,22 +95,32 @@ def quantize_model(model: MaceModel, precision: Precision) -> MaceModel:
     perceptron = model.perceptron
     if perceptron is not None:
         perceptron = replace(perceptron, hidden=_round_node_map(perceptron.hidden, readout))
-    return replace(
-        model,
-        layers=tuple(_round_layer(layer, precision, t + 1) for t, layer in enumerate(model.layers)),
-        linear=_round_node_map(model.linear, readout),
-        perceptron=perceptron,
-    )
+    layers = []
+    for t, layer in enumerate(model.layers):
+        rounds = partial(_round_matrices, precision, round_matrices)
+        maps = (None if part is None else rounds(("up", t, s), part) for s, part in enumerate(layer.up.maps))
+        product = storage_type(precision, "product", t + 1)
+        layers.append(
+            replace(
+                layer,
+                up=replace(layer.up, maps=tuple(maps)),
+                message=rounds(("message", t, 0), layer.message),
+                contraction=_round_contraction(layer.contraction, product),
+            )
+        )
+    linear = _round_node_map(model.linear, readout)
+    return replace(model, layers=tuple(layers), linear=linear, perceptron=perceptron)
 
 
-def _round_layer(layer: Layer, precision: Precision, number: int) -> Layer:
-    matrices = storage_type(precision, "linear", number)
-    return replace(
-        layer,
-        up=_round_node_map(layer.up, matrices),
-        message=round_linear_map(layer.message, matrices),
-        contraction=_round_contraction(layer.contraction, storage_type(precision, "product", number)),
-    )
+def _round_matrices(
+    precision: Precision, round_matrices: RoundMatrices | None, place: Place, linear: LinearMap
+) -> LinearMap:
+    layer = place[1] + 1
+    storage = storage_type(precision, "linear", layer)
+    if round_matrices is None or storage not in LARGEST:
+        return round_linear_map(linear, storage)
+    few_bits = ROLES["linear"][precision.format("linear", layer)].state == "int8"
+    return round_matrices(place, linear, storage, few_bits)
 
 
 def round_linear_map(linear: LinearMap, storage: torch.dtype | None) -> LinearMap:
@@ -141,7 +166,7 @@ def quantize_tables(
         knots = table.coefficients[..., : table.n_radial]
         rows, unit = balance(knots)
         layers[t] = replace(layers[t], message=_scale_rows(layers[t].message, unit))
-        stored = round_knots(knots / unit, rows, storage)
+        stored = round_knots(knots / unit, rows, storage, table.pieces)
         density = table.coefficients[..., table.n_radial :]
         rounded.append(
             replace(table, coefficients=torch.cat([stored.restore(), density], dim=-1), stored=stored)
@@ -167,11 +192,46 @@ def balance(knots: Tensor, rounds: int = 20) -> tuple[Tensor, Tensor]:
     return rows, unit
 
 
-def round_knots(knots: Tensor, rows: Tensor, storage: torch.dtype) -> Stored:
-    """Knots in units of their rows: the largest of a row is the type's largest whole number, or 1 in short floats."""
-    scale = rows / LARGEST[storage] if storage in LARGEST else rows
-    values = round_to_grid(knots, scale, storage) if storage in LARGEST else (knots / scale).to(storage)
-    return Stored(values, scale)
+def round_knots(knots: Tensor, rows: Tensor, storage: torch.dtype, pieces: Tensor) -> Stored:
+    """Knots in units of their rows: the largest of a row is the type's largest whole number, or 1 in short floats.
+
+    Whole numbers are rounded down or up so that the error of dR/dr, which forces feel most, is least in the mean square:
+    errors of neighbouring knots then go together. For B-splines of `pieces` (tables.py) on every interval that error is a
+    quadratic form in those of a few knots, so the best choice of all follows by dynamic programming (Viterbi 1967).
+    """
+    if storage not in LARGEST:
+        return Stored((knots / rows).to(storage), rows)
+    scale = rows / LARGEST[storage]
+    exact = knots / scale
+    values = [_round_sequence(one, weight, pieces) for one, weight in zip(exact, scale, strict=True)]
+    return Stored(torch.stack(values).clamp(-LARGEST[storage], LARGEST[storage]).to(storage), scale)
+
+
+def _round_sequence(exact: Tensor, weight: Tensor, pieces: Tensor) -> Tensor:
+    """Whole numbers next to `exact` (n_rows, n_functions), errors counted in units of `weight` (n_rows, 1)."""
+    n, size = len(pieces), len(exact)
+    powers = torch.arange(1, n, dtype=torch.float64)
+    slopes = pieces[:, 1:] * powers  # of w_j'(t); their products integrated over t in [0, 1]:
+    form = slopes @ (1 / (powers[:, None] + powers - 1)) @ slopes.T
+    weight = weight / weight.max()
+    low = exact.floor()
+    down, up = (low - exact) * weight, (low + 1 - exact) * weight
+    choices = (torch.arange(2**n)[:, None] >> torch.arange(n)) & 1  # bit j: knot i + j is rounded up
+    cost = torch.zeros((2 ** (n - 1), exact.shape[1]), dtype=torch.float64)  # by the choices of n - 1 knots
+    first = []
+    for i in range(size - n + 1):
+        errors = torch.where(choices[:, :, None] == 1, up[i : i + n], down[i : i + n])
+        interval = (errors * torch.einsum("jk,ckf->cjf", form, errors)).sum(1)
+        total = (interval + cost[torch.arange(2**n) % 2 ** (n - 1)]).unflatten(0, (-1, 2))
+        cost, best = total.min(1)  # over the knot that leaves
+        first.append(best)
+    state = cost.argmin(0)
+    picked = [(state >> j) & 1 for j in range(n - 1)]
+    for best in reversed(first):
+        bit = best.gather(0, state[None])[0]
+        picked.insert(0, bit)
+        state = ((state << 1) | bit) % 2 ** (n - 1)
+    return low + torch.stack(picked)
 
 
 def _scale_rows(message: LinearMap, unit: Tensor) -> LinearMap:

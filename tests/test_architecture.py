@@ -53,9 +53,11 @@ ARROWS = {
     "reference_layer": {"model"},
     "reference": {"model", "radial", "reference_layer", "tables"},
     "quantize": {"model", "precision", "tables"},
+    "calibrate": {"model", "neighbors", "quantize", "reference", "tables"},
     "network_layers": {"model", "ops", "precision", "tables"},
     "network_readout": {"model", "network_layers", "precision"},
     "network_native": {
+        "calibrate",
         "checkpoint",
         "lowering",
         "model",
