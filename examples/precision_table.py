@@ -47,7 +47,8 @@ SETTINGS = {
         "3bpa_wb97x_test20.xyz.gz", "3bpa-nve", 20.0, 3, ("fp32", "w16", "w8", "w8+", "w8a16+", "bf16", "fp16", "w8a8+")
     ),
     "water": Setting(
-        "water_pbe0ts_dpmd_test20.xyz.gz", "water-192-nve", 20.0, 2, ("w8+", "w8a16+", "bf16", "w16", "fp32", "fp16", "w8a8+")
+        "water_pbe0ts_dpmd_test20.xyz.gz", "water-192-nve", 20.0, 2,
+        ("w8+", "w8a16+", "bf16", "w16", "fp32", "fp16", "w8a8+"),
     ),
 }  # fmt: skip
 
@@ -139,8 +140,18 @@ def write_table(result: dict) -> str:
     rows = result["compare"]["rows"]
     labels = rows[0]["labels"]["force_rmse_meV_per_A"]
     dynamics = result.get("nve", {}).get("policies", {})
-    header = ["policy", "force RMSE, meV/Å", "of the DFT error", "force max", "energy RMSE, meV/atom",
-              "equivariance max, meV/Å", "force roughness, meV/Å", "NVE drift, meV/atom/ps", "NVE verdict", "MB"]  # fmt: skip
+    header = [
+        "policy",
+        "force RMSE, meV/Å",
+        "of the DFT error",
+        "force max",
+        "energy RMSE, meV/atom",
+        "equivariance max, meV/Å",
+        "force roughness, meV/Å",
+        "NVE drift, meV/atom/ps",
+        "NVE verdict",
+        "MB",
+    ]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for row in rows[1:]:
         error = row["float64"]
@@ -152,7 +163,7 @@ def write_table(result: dict) -> str:
             f"{100 * error['force_rmse_meV_per_A'] / labels:.2g} %",
             format_number(error["force_max_meV_per_A"]),
             format_number(error["energy_rmse_meV_per_atom"]),
-            format_number(row["equivariance"]["max_meV_per_A"]),
+            format_number(row["equivariance"]["force_max_meV_per_A"]),
             format_number(row["smoothness"]["force_roughness_meV_per_A"]),
             nve.get("drift_meV_per_atom_per_ps", "–"),
             nve.get("verdict", "–"),
@@ -164,7 +175,8 @@ def write_table(result: dict) -> str:
         nve = result["nve"]
         reference = next(iter(dynamics.values()))["float64"]
         notes.append(
-            f"NVE: case `{nve['case']}`, {nve['replicas']} replicas of {nve['length_ps']:g} ps; float64 drifts by {reference}."
+            f"NVE: case `{nve['case']}`, {nve['replicas']} replicas of {nve['length_ps']:g} ps; float64 drifts by "
+            f"{reference}."
         )
     machine = result["machine"]
     notes.append(f"{machine['cpu']}; torch {machine['versions']['torch']}; `{' '.join(result['command'])}`.")
@@ -179,9 +191,11 @@ def publish(directory: Path, docs: Path) -> None:
         shutil.copy(file, keep / file.name)
     page = docs / "precision.md"
     results = {file.stem: json.loads(file.read_text()) for file in keep.glob("*.json")}
-    fill = lambda m: (
-        m[1] + (write_table(results[m[2]]) if m[2] in results else "*Not measured.*") + "\n" + m[3]
-    )  # noqa: E731
+
+    def fill(match: re.Match) -> str:
+        begin, name, end = match.groups()
+        return begin + (write_table(results[name]) if name in results else "*Not measured.*") + "\n" + end
+
     page.write_text(MARKERS.sub(fill, page.read_text()))
 
 

@@ -34,7 +34,7 @@ from mdplugin.precision import Precision
 BACKENDS = ("auto", "native", "e3nn")
 
 
-def export_model(
+def export_model(  # noqa: PLR0913 (all that an export can be told, by keyword)
     source: str | os.PathLike,
     target: str | os.PathLike,
     precision: str | Precision = "fp32",

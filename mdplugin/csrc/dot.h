@@ -19,6 +19,8 @@ namespace mdplugin::MDPLUGIN_ISA {
 
 /// Nearest whole numbers, ties to even, of |x| < 2^22: in the low bits of 1.5 * 2^23 + x.
 inline Words round_to_words(Floats x) { return Words(x + 12582912.0f); }
+/// The number that `round_to_words` rounded to.
+inline Floats whole_part(Words word) { return Floats(word) - 12582912.0f; }
 
 /// `exact`: the sum is an integer, whose unit is known to the caller.
 struct Int16Dot {

@@ -28,23 +28,34 @@ struct EdgeBatch {
   alignas(64) T couplings[max_entries * batch];      // T = sum over m2 of C Y
 };
 
-/// The unit is the least with which each weight fits 16 bits and sums with knots of 16 bits fit 32.
+/// The unit is about the least with which each weight fits 16 bits and sums with knots of 16 bits fit 32, and such that the
+/// sum of the weights is whole. Each rounding error is carried to the next weight: what is left is errors times
+/// differences of neighbouring knots, which are small.
 inline void round_weights(const float *weights, int size, ShortWeights &rounded) {
+  const Floats zero = {}, one = zero + 1.0f;
   for (int e = 0; e < batch; e += lanes<float>) {
-    Floats most = {}, sum = {};
+    Floats most = {}, magnitudes = {}, sum = {};
     for (int j = 0; j < size; ++j) {
       const Floats w = load(weights + j * batch + e), magnitude = w > 0 ? w : -w;
       most = most > magnitude ? most : magnitude;
-      sum += magnitude;
+      magnitudes += magnitude;
+      sum += w;
     }
-    const Floats by_weight = most * (1.0f / 32767), by_sum = sum * (1.0f / 65530);
-    const Floats unit = by_weight > by_sum ? by_weight : by_sum, one = Floats{} + 1.0f;
-    const Floats inverse = unit > 0 ? one / unit : Floats{};
+    const Floats by_weight = most * (1.0f / 32760), by_sum = magnitudes * (1.0f / 65520);
+    const Floats least = by_weight > by_sum ? by_weight : by_sum;
+    const Floats whole = least > 0 ? __builtin_convertvector(__builtin_convertvector(sum / least, Words), Floats) : zero;
+    const Floats unit = whole != 0 ? sum / whole : least;
+    const Floats inverse = unit > 0 ? one / unit : zero;
     store(rounded.unit + e, unit);
+    Floats carry = {};
     for (int j = 0; j < size; j += 2) {
-      const Words low = round_to_words(load(weights + j * batch + e) * inverse) & 0xffff;
-      const Words high = round_to_words(load(weights + (j + 1) * batch + e) * inverse) << 16;
-      const Words words = low | high;
+      const Floats low = load(weights + j * batch + e) * inverse + carry;
+      const Words low_word = round_to_words(low);
+      carry = low - whole_part(low_word);
+      const Floats high = load(weights + (j + 1) * batch + e) * inverse + carry;
+      const Words high_word = round_to_words(high);
+      carry = high - whole_part(high_word);
+      const Words words = (low_word & 0xffff) | (high_word << 16);
       std::memcpy(rounded.words + j / 2 * batch + e, &words, sizeof words);
     }
   }
