@@ -9,9 +9,9 @@ POLICIES ?= fp64 fp32
 SOURCES := $(shell find mdplugin lammps_pair validation -type f -not -name '*.pyc') pyproject.toml
 
 BENCH   := docs/benchmarks
-PUBLISH  = $(BIN)/python -P -m mdplugin.bench.publish $(BENCH) README.md docs/performance.md
+PUBLISH  = $(BIN)/python -P -m mdplugin.bench.publish $(BENCH) README.md docs/performance.md docs/precision.md
 
-.PHONY: setup demo test test-slow lint format bench bench-large tables numerics validate validate-water clean
+.PHONY: setup demo test test-slow lint format bench bench-policies bench-large precision tables numerics validate validate-water clean
 
 setup: $(VENV)/.installed
 
@@ -50,7 +50,18 @@ bench: setup
 	$(BIN)/mdplugin bench --size small --system cluster --atoms 27 --against mace-torch --json $(BENCH)/molecule.json
 	$(BIN)/mdplugin bench --size medium --atoms 648 --threads 1,2 --allocator tuned --json $(BENCH)/threads.json
 	$(BIN)/mdplugin bench --size medium --atoms 1536 --allocator tuned --lammps --ranks 1,2 --json $(BENCH)/lammps.json
+	$(MAKE) bench-policies
+
+# Low precision beside fp32: the table of docs/precision.md.
+bench-policies: setup
+	mkdir -p $(BENCH)
+	$(BIN)/mdplugin bench --size medium --precision fp32,w16,w8,w8a16,w8a8,bf16,fp16 --against mace-torch --rounds 15 \
+	    --allocator tuned --json $(BENCH)/policies.json
 	$(PUBLISH)
+
+# Errors, noise and drift of every policy on water and 3BPA: hours; resumes; fills docs/precision.md.
+precision: setup
+	$(BIN)/python -P examples/precision_table.py --output precision-tables --write docs
 
 # The rows that take long: boxes of up to 100,000 atoms, and the other sizes beside mace-torch.
 # Memory is measured with the stock allocator: the tuned one keeps what was freed.
@@ -79,4 +90,4 @@ validate-water: setup
 	$(BIN)/python -P examples/validate_water.py --policies $(POLICIES) --output validate-water
 
 clean:
-	rm -rf $(VENV) build dist demo validate-all validate-water water-*.pt .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist demo precision-tables validate-all validate-water water-*.pt .pytest_cache .ruff_cache

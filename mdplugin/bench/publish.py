@@ -102,7 +102,47 @@ def _write_lammps(_: Sequence[Results], cases: Sequence[Case]) -> str:
     return f"{format_lammps(cases)}\n\n{LAMMPS_LEGEND}" if any(c.lammps for c in cases) else NOT_MEASURED
 
 
+def _write_policies(results: Sequence[Results], cases: Sequence[Case]) -> str:
+    """Policies of one run beside fp32: the cases with more than fp32 and fp64, one thread."""
+    header = [
+        "network",
+        "atoms",
+        "policy",
+        "µs/atom/step",
+        "quartiles",
+        "fp32 / this",
+        "mace-torch fp32 / this",
+    ]
+    rows = []
+    for case in cases:
+        ours = [each for each in case.contenders if each.program == MDPLUGIN]
+        base = case.find(MDPLUGIN, precision="fp32")
+        if case.threads != 1 or case.allocator != "tuned" or base is None or len(ours) < 3:
+            continue
+        mace = case.find(MACE_TORCH, compute="float32")
+        for each in ours:
+            low, high = (format_number(1e6 * seconds / case.n_atoms) for seconds in each.quartiles)
+            rows.append(
+                (
+                    case.network,
+                    f"{case.n_atoms}",
+                    each.precision,
+                    format_number(us_per_atom(case, each)),
+                    f"{low} to {high}",
+                    format_number(us_per_atom(case, base) / us_per_atom(case, each)),
+                    format_number(us_per_atom(case, mace) / us_per_atom(case, each)) if mace else NOTHING,
+                )
+            )
+    if not rows:
+        return NOT_MEASURED
+    processors = ", ".join(dict.fromkeys(result.machine["cpu"] for result in results))
+    return (
+        f"{format_table(header, rows)}\n\n{processors}, one thread, tuned allocator, in turns in one process."
+    )
+
+
 BLOCKS = {
+    "policies": _write_policies,
     "speed": _write_speed,
     "machine": _write_machine,
     "bounds": lambda _, cases: format_bounds(cases),

@@ -19,7 +19,15 @@ from mdplugin.neighbors import Neighbors
 STEP, NEIGHBORS, ARTIFACT = "bench::step", "bench::neighbors", "bench::artifact"
 OPS = "mdplugin::"
 PER_LAYER = ("convolve", "contract")
-MATRIX_PRODUCTS = {"aten::addmm", "aten::addmm_", "aten::mm", "aten::bmm", "aten::matmul", "aten::baddbmm"}
+MATRIX_PRODUCTS = {
+    "mdplugin::multiply",
+    "aten::addmm",
+    "aten::addmm_",
+    "aten::mm",
+    "aten::bmm",
+    "aten::matmul",
+    "aten::baddbmm",
+}
 
 
 class _ProfiledArtifact(Artifact):
@@ -76,7 +84,7 @@ def _split_one(step, n_layers: int) -> list[tuple[str, float]]:
 
 def _name_part(name: str, counts: dict[str, int], n_layers: int) -> str:
     """What an op is part of; `counts` holds how often each of ours was called in this step."""
-    if name.startswith(OPS):
+    if name.startswith(OPS) and name not in MATRIX_PRODUCTS:
         op = name.removeprefix(OPS)
         counts[op] = counts.get(op, 0) + 1
         text = op.replace("_", " ")
