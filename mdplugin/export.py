@@ -44,7 +44,7 @@ def export_model(
     Args:
         source: `.model` of mace-torch, or the name of a bundled potential.
         target: the artifact to write; written atomically, an existing file is replaced.
-        precision: policy, see `mdplugin.precision.POLICIES`.
+        precision: policy, see `mdplugin.precision.PRESETS`.
         head: readout head, where the model has several.
         backend: "native" (our kernels), "e3nn" (mace-torch's own blocks), or "auto": native where it knows the
             architecture, else e3nn, with the reason in a warning.
@@ -113,6 +113,11 @@ def _build(
         except Unsupported as error:
             if backend == "native":
                 raise
+            if policy.choices:
+                raise Unsupported(
+                    f"{checkpoint.name} as {policy}: low precision takes the native engine, which has no {error}; "
+                    "try --precision fp32"
+                ) from error
             warnings.warn(
                 f"{checkpoint.name}: exported with backend e3nn, since native has no {error}", stacklevel=3
             )

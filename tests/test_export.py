@@ -20,7 +20,7 @@ from mdplugin.calculator import MACEQuantCalculator
 from mdplugin.checkpoint import _mace, evaluate_mace, read_checkpoint, save_potential
 from mdplugin.errors import ArtifactError, CheckpointError, FidelityError, PrecisionError, StructureError
 from mdplugin.frames import reference_frames
-from mdplugin.precision import POLICIES, Precision
+from mdplugin.precision import PRESETS, Precision
 
 # The bounds: fp64 is another summation order of the same numbers; fp32 has unit roundoff 6e-8,
 # amplified by sums over some hundred terms and by cancellation between edges.
@@ -235,9 +235,9 @@ def test_a_wrong_network_is_refused_and_the_old_file_kept(
 
 
 def test_unknown_precision_lists_the_legal_ones(tmp_path):
-    with pytest.raises(PrecisionError, match="expected one of fp64, fp32, got 'fp23'; did you mean"):
+    with pytest.raises(PrecisionError, match="expected one of fp64, fp32, bf16, .*, got 'fp23'; did you mean fp32"):
         mdplugin.export_model("water", tmp_path / "w.pt", "fp23")
-    assert [str(Precision.parse(name)) for name in POLICIES] == list(POLICIES)
+    assert [str(Precision.parse(name)) for name in PRESETS] == list(PRESETS)
 
 
 def test_export_leaves_torchs_global_state_alone(tmp_path):
