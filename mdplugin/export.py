@@ -19,7 +19,7 @@ from mdplugin.calculator import MACEQuantCalculator
 from mdplugin.checkpoint import Checkpoint, Evaluation, evaluate_mace, read_checkpoint, require_elements
 from mdplugin.errors import ArtifactError, CheckpointError, FidelityError, StructureError, Unsupported
 from mdplugin.frames import reference_frames
-from mdplugin.network_e3nn import build_e3nn
+from mdplugin.network_e3nn import build_e3nn, require_base_type
 from mdplugin.network_native import build_native
 from mdplugin.precision import Precision
 
@@ -64,6 +64,8 @@ def export_model(
     policy = Precision.parse(precision)
     if backend not in BACKENDS:
         raise ArtifactError(f"backend: expected one of {', '.join(BACKENDS)}, got '{backend}'")
+    if backend == "e3nn":
+        require_base_type(policy)
     target = artifacts.writable_path(target)
     checkpoint = read_checkpoint(source, head, trust)
     kept = choose_elements(checkpoint, elements)

@@ -147,6 +147,18 @@ def _scale_and_shift(checkpoint: Checkpoint) -> tuple[torch.Tensor, torch.Tensor
     )
 
 
+def require_base_type(precision: Precision) -> None:
+    """Refuse what mace-torch's blocks would compute in the base type under another name.
+
+    Raises:
+        PrecisionError: a policy that is more than a base type.
+    """
+    if precision.choices:
+        raise PrecisionError(
+            f"precision: backend e3nn computes in {', '.join(BASES)} alone, got '{precision}'; use the native backend"
+        )
+
+
 def build_e3nn(
     checkpoint: Checkpoint, precision: Precision, elements: Sequence[int] | None = None
 ) -> torch.jit.ScriptModule:
@@ -158,10 +170,7 @@ def build_e3nn(
     """
     from e3nn.util import jit
 
-    if precision.choices:
-        raise PrecisionError(
-            f"precision: backend e3nn computes in {', '.join(BASES)} alone, got '{precision}'; use the native backend"
-        )
+    require_base_type(precision)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecation notes of TorchScript and of e3nn's generated code
