@@ -18,16 +18,9 @@ from mdplugin import artifact as artifacts
 from mdplugin.artifact import Artifact, Manifest
 from mdplugin.calculator import MACEQuantCalculator
 from mdplugin.checkpoint import Checkpoint, Evaluation, evaluate_mace, read_checkpoint, require_elements
-from mdplugin.errors import (
-    ArtifactError,
-    CheckpointError,
-    FidelityError,
-    PrecisionError,
-    StructureError,
-    Unsupported,
-)
+from mdplugin.errors import ArtifactError, CheckpointError, FidelityError, StructureError, Unsupported
 from mdplugin.frames import reference_frames
-from mdplugin.network_e3nn import build_e3nn
+from mdplugin.network_e3nn import build_e3nn, require_base_type
 from mdplugin.network_native import build_native
 from mdplugin.precision import Precision
 
@@ -53,7 +46,7 @@ def export_model(  # noqa: PLR0913 (all that an export can be told, by keyword)
     Args:
         source: `.model` of mace-torch, or the name of a bundled potential.
         target: the artifact to write; written atomically, an existing file is replaced.
-        precision: policy, see `mdplugin.precision.POLICIES`.
+        precision: policy, see `mdplugin.precision.PRESETS`.
         head: readout head, where the model has several.
         backend: "native" (our kernels), "e3nn" (mace-torch's own blocks), or "auto": native where it knows the
             architecture, else e3nn, with the reason in a warning.
@@ -77,6 +70,8 @@ def export_model(  # noqa: PLR0913 (all that an export can be told, by keyword)
     policy = Precision.parse(precision)
     if backend not in BACKENDS:
         raise ArtifactError(f"backend: expected one of {', '.join(BACKENDS)}, got '{backend}'")
+    if backend == "e3nn":
+        require_base_type(policy)
     target = artifacts.writable_path(target)
     checkpoint = read_checkpoint(source, head, trust)
     kept = choose_elements(checkpoint, elements)
@@ -133,17 +128,13 @@ def _build(
             if backend == "native":
                 raise
             if policy.choices:
-                raise PrecisionError(
-                    f"{checkpoint.name}: precision {policy} takes backend native, which has no {error}; "
-                    f"export as {policy.base}"
+                raise Unsupported(
+                    f"{checkpoint.name} as {policy}: low precision takes the native engine, which has no {error}; "
+                    "try --precision fp32"
                 ) from error
             warnings.warn(
                 f"{checkpoint.name}: exported with backend e3nn, since native has no {error}", stacklevel=3
             )
-    elif policy.choices:
-        raise PrecisionError(
-            f"precision: backend e3nn (mace-torch's own blocks) serves fp64 and fp32, got {policy}"
-        )
     return build_e3nn(checkpoint, policy, kept), "e3nn", []
 
 

@@ -14,9 +14,9 @@ import torch
 
 from mdplugin import ops  # noqa: F401  (registers mdplugin::halo, which the script calls)
 from mdplugin.checkpoint import Checkpoint
-from mdplugin.errors import CheckpointError, Unsupported
+from mdplugin.errors import CheckpointError, PrecisionError, Unsupported
 from mdplugin.network_readout import PairRepulsion, no_repulsion
-from mdplugin.precision import Precision
+from mdplugin.precision import BASES, Precision
 from mdplugin.readouts import lower_zbl
 
 
@@ -147,15 +147,30 @@ def _scale_and_shift(checkpoint: Checkpoint) -> tuple[torch.Tensor, torch.Tensor
     )
 
 
+def require_base_type(precision: Precision) -> None:
+    """Refuse what mace-torch's blocks would compute in the base type under another name.
+
+    Raises:
+        PrecisionError: a policy that is more than a base type.
+    """
+    if precision.choices:
+        raise PrecisionError(
+            f"precision: backend e3nn computes in {', '.join(BASES)} alone, got '{precision}'; use the native backend"
+        )
+
+
 def build_e3nn(
     checkpoint: Checkpoint, precision: Precision, elements: Sequence[int] | None = None
 ) -> torch.jit.ScriptModule:
     """Script the checkpoint's own network under the contract's forward; `elements` are the atomic numbers served.
 
     Raises:
+        PrecisionError: a policy that is more than a base type.
         CheckpointError: TorchScript cannot compile this architecture; says which construct.
     """
     from e3nn.util import jit
+
+    require_base_type(precision)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecation notes of TorchScript and of e3nn's generated code

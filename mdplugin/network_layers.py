@@ -52,6 +52,7 @@ class Linear(torch.nn.Module):
             product.reverse(gy[self.targets[k]], gx[self.sources[k]], groups, add)
 
 
+MESSAGE_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # formats that round operands at run time; all others multiply in the base type, whatever they are stored in
 SHORT_OPERANDS = ("fp16", "bf16", "w8a16", "w8a8")
 
@@ -182,6 +183,7 @@ class Interaction(torch.nn.Module):
         self.convolution = _build_convolution(
             layer.convolution, table, dtype, precision.format("radial", number)
         )
+        self.feature_dtype = MESSAGE_TYPES.get(precision.format("messages", number), dtype)
         self.message = Linear(layer.message, dtype, arithmetic)
         self.message_rows: list[int] = [block.n_rows for block in layer.message.target.blocks]
         self.message_channels = pad_channels(layer.message.target.channels)
@@ -192,6 +194,8 @@ class Interaction(torch.nn.Module):
         """m and B (n_local, rows, channels) per block; `u` has one row per node, in the first layer one per species."""
         n = graph.z.size(0)
         rows = graph.sender_species if self.first else graph.senders
+        if self.feature_dtype != self.dtype:  # gradients pass as if nothing had been rounded
+            u = [block.to(self.feature_dtype).to(self.dtype) for block in u]
         A = self.convolution.forward(u, graph.r, graph.Y, graph.offsets, graph.order, rows, graph.pair)
         m = [torch.empty([n, k, self.message_channels], dtype=self.dtype) for k in self.message_rows]
         if not self.message.fills:

@@ -81,7 +81,7 @@ def test_a_file_that_is_no_mace_checkpoint_is_refused(tmp_path, capsys, artifact
 
 EXPORTS = [
     (["nowhere.model", "-o", "w.pt"], "no such file, nor a bundled potential"),
-    (["water", "-o", "w.pt", "--precision", "fp8"], "expected one of fp64, fp32, got 'fp8'"),
+    (["water", "-o", "w.pt", "--precision", "fp8"], "w8a8, fp32,ROLE=FORMAT, got 'fp8'"),
     (["water", "-o", "w.pt", "--head", "dft"], "expected a head among Default, got 'dft'"),
     (["water", "-o", "w.pt", "--backend", "cueq"], "backend: expected one of auto, native, e3nn, got 'cueq'"),
     (["water", "-o", "w.pt", "--precison", "fp32"], "unrecognized arguments: --precison"),

@@ -20,7 +20,7 @@ from mdplugin.calculator import MACEQuantCalculator
 from mdplugin.checkpoint import _mace, evaluate_mace, read_checkpoint, save_potential
 from mdplugin.errors import ArtifactError, CheckpointError, FidelityError, PrecisionError, StructureError
 from mdplugin.frames import reference_frames
-from mdplugin.precision import POLICIES, Precision
+from mdplugin.precision import PRESETS, Precision
 
 # The bounds: fp64 is another summation order of the same numbers; fp32 has unit roundoff 6e-8,
 # amplified by sums over some hundred terms and by cancellation between edges.
@@ -117,8 +117,8 @@ def test_a_network_trained_in_float32_is_held_against_couplings_rounded_to_it(tm
     manifest = mdplugin.export_model(tmp_path / "f32.model", tmp_path / "f32.pt", "fp64", backend="native")
     policy = Precision.parse("fp64")
     assert manifest.trained_dtype == "float32"
-    assert policy.tolerance.force_eV_per_A < manifest.fidelity["force_eV_per_A"] <= 1e-6
-    assert policy.allowed("float64") == policy.tolerance
+    strict = policy.allowed("float64")
+    assert strict.force_eV_per_A < manifest.fidelity["force_eV_per_A"] <= 1e-6
     with pytest.raises(FidelityError, match=r"allowed 1e-0[89]"):
         export.require_fidelity(manifest.fidelity, policy, "f32.model", "float64")
 
@@ -161,8 +161,8 @@ def test_manifest_answers_every_question_of_an_engine(artifacts, water_checkpoin
 
 def test_artifact_of_a_newer_schema_is_refused(artifacts):
     values = json.loads(read_manifest(artifacts["water", "fp32"]).to_json())
-    with pytest.raises(ArtifactError, match="schema 2, this mdplugin reads up to 1"):
-        Manifest.from_json(json.dumps({**values, "schema": 2}), "new.pt")
+    with pytest.raises(ArtifactError, match="schema 3, this mdplugin reads up to 2"):
+        Manifest.from_json(json.dumps({**values, "schema": 3}), "new.pt")
 
 
 @pytest.mark.parametrize(
@@ -235,9 +235,11 @@ def test_a_wrong_network_is_refused_and_the_old_file_kept(
 
 
 def test_unknown_precision_lists_the_legal_ones(tmp_path):
-    with pytest.raises(PrecisionError, match="expected one of fp64, fp32, got 'fp23'; did you mean"):
+    with pytest.raises(
+        PrecisionError, match="expected one of fp64, fp32, bf16, .*, got 'fp23'; did you mean fp32"
+    ):
         mdplugin.export_model("water", tmp_path / "w.pt", "fp23")
-    assert [str(Precision.parse(name)) for name in POLICIES] == list(POLICIES)
+    assert [str(Precision.parse(name)) for name in PRESETS] == list(PRESETS)
 
 
 def test_export_leaves_torchs_global_state_alone(tmp_path):

@@ -74,7 +74,7 @@ class Scene:
         self.u = random(generator, N_NODES, self.conv.source.n_rows, self.conv.source.channels)
         self.gA = random(generator, N_RECEIVERS, self.conv.target.n_rows, self.conv.target.channels)
         self.R = self.table.functions(self.r, self.pair)
-        self.kernel = _build_convolution(self.conv, self.table, dtype)
+        self.kernel = _build_convolution(self.conv, self.table, dtype, "fp32")
         offsets, order = torch.ops.mdplugin.sort_edges(self.receivers, self.r.to(dtype), N_RECEIVERS)
         pair = self.pair if model.basis.n_pairs > 1 else None
         self.edges = (self.r.to(dtype), self.Y.to(dtype), offsets, order, self.senders, pair)

@@ -14,6 +14,7 @@ from mdplugin.lowering import lower
 from mdplugin.network_native import NativeNetwork, build_native, tabulate_layers
 from mdplugin.precision import Precision
 
+BASES = [Precision.parse("fp64"), Precision.parse("fp32")]
 NO_KERNEL = {name for name in ARCHITECTURES if "nonlinear" in name}
 
 # Kernel and reference evaluate the same tables in the same type, in another order of summation: sums of up to
@@ -40,9 +41,10 @@ def worst_difference(result, expected, n_atoms):
 @pytest.mark.parametrize("name", sorted(set(ARCHITECTURES) - NO_KERNEL))
 def test_native_network_is_the_reference(name):
     model = lower(build(name))
-    for dtype in (torch.float64, torch.float32):
-        tables, _ = tabulate_layers(model, dtype)
-        network = torch.jit.script(NativeNetwork(model, tables, dtype))
+    for precision in BASES:
+        dtype = precision.dtype
+        tables, _ = tabulate_layers(model, precision)
+        network = torch.jit.script(NativeNetwork(model, tables, precision))
         for frame in frames(model.atomic_numbers):
             arguments, n = inputs(model, frame), len(frame)
             result = run(network, arguments, n)
@@ -76,9 +78,10 @@ def test_any_number_of_channels(channels, tmp_path):
     model = lower(build_from(tmp_path / "c.model", hidden_irreps=irreps, max_ell=2, correlation=2))
     frame = frames((1, 8))[0]
     arguments, n = inputs(model, frame), len(frame)
-    for dtype in (torch.float64, torch.float32):
-        tables, _ = tabulate_layers(model, dtype)
-        result = run(torch.jit.script(NativeNetwork(model, tables, dtype)), arguments, n)
+    for precision in BASES:
+        dtype = precision.dtype
+        tables, _ = tabulate_layers(model, precision)
+        result = run(torch.jit.script(NativeNetwork(model, tables, precision)), arguments, n)
         energy, force = worst_difference(result, reference.evaluate(model, *arguments, n), n)
         assert energy <= ENERGY_BOUND[dtype] and force <= FORCE_BOUND[dtype]
 
@@ -86,10 +89,8 @@ def test_any_number_of_channels(channels, tmp_path):
 @pytest.fixture(scope="module")
 def plain():
     """The model of "plain-residual" and its float64 network."""
-    model = lower(build("plain-residual"))
-    return model, torch.jit.script(
-        NativeNetwork(model, tabulate_layers(model, torch.float64)[0], torch.float64)
-    )
+    model, precision = lower(build("plain-residual")), Precision.parse("fp64")
+    return model, torch.jit.script(NativeNetwork(model, tabulate_layers(model, precision)[0], precision))
 
 
 @pytest.mark.parametrize("n_atoms", [1, 2, 3, 19, 40])

@@ -13,33 +13,40 @@ constexpr int tile_rows = MDPLUGIN_VECTOR_BYTES == 64 ? 6 : 3;
 constexpr int tile_vectors = MDPLUGIN_VECTOR_BYTES == 64 ? 4 : 2;
 constexpr std::int64_t buffer_words = 4096;  // of rounded rows: half of the first-level cache
 
-/// s of a node and 1/s x largest: NaN for a node that is not finite, 1 and 0 for one of zeros.
+/// Largest norm over m of a channel, times `power`; infinity or NaN if any value is.
+inline float largest_norm(const float *x, std::int64_t rows, std::int64_t n, const float *in_scale, float power) {
+  Floats top = {}, total = {};
+  for (std::int64_t k = 0; k < n; k += lanes<float>) {
+    const Floats factor = load(in_scale + k) * power;
+    Floats square = {};
+    for (std::int64_t m = 0; m < rows; ++m) {
+      const Floats v = load(x + m * n + k) * factor;
+      square += v * v;
+    }
+    top = top > square ? top : square;
+    total += square;
+  }
+  float most = 0, sum = 0;
+  for (int i = 0; i < lanes<float>; ++i) {
+    most = most > top[i] ? most : top[i];
+    sum += total[i];
+  }
+  return sum < __builtin_inff() ? __builtin_sqrtf(most) : sum;
+}
+
+/// s of a node, and what its values are multiplied by: NaN and 0 for a node that is not finite, 0 and 0 for one of zeros.
 struct NodeScale {
   float scale, inverse;
 
   NodeScale(const float *x, std::int64_t rows, std::int64_t n, const float *in_scale, float largest) {
-    Floats top = {}, total = {};
-    for (std::int64_t k = 0; k < n; k += lanes<float>) {
-      Floats square = {};
-      for (std::int64_t m = 0; m < rows; ++m) {
-        const Floats v = load(x + m * n + k);
-        square += v * v;
-      }
-      const Floats factor = load(in_scale + k);
-      square *= factor * factor;
-      top = top > square ? top : square;
-      total += square;
+    float power = 1.0f, norm = largest_norm(x, rows, n, in_scale, power);
+    if (!(norm > 1e-15f && norm < __builtin_inff())) {  // squares leave float32's range long before their roots do
+      power = norm > 1.0f ? 0x1p-100f : 0x1p100f;
+      norm = largest_norm(x, rows, n, in_scale, power);
     }
-    float most = 0, sum = 0;
-    for (int i = 0; i < lanes<float>; ++i) {
-      most = most > top[i] ? most : top[i];
-      sum += total[i];
-    }
-    const float norm = __builtin_sqrtf(most);
-    const bool finite = sum < __builtin_inff();
-    scale = finite ? norm / largest : __builtin_nanf("");
-    inverse = finite && norm > 1e-30f ? largest / norm : 0.0f;
-    if (finite && !(norm > 1e-30f)) scale = 0.0f;
+    const bool finite = norm < __builtin_inff(), zero = norm / power < largest * 0x1p-126f;
+    scale = !finite ? __builtin_nanf("") : zero ? 0.0f : norm / largest / power;
+    inverse = !finite || zero ? 0.0f : largest / norm * power;
   }
 };
 
@@ -49,13 +56,14 @@ inline void round_row(const float *x, std::int64_t n, const float *in_scale, flo
   for (std::int64_t k = 0; k < n; k += lanes<float>) {
     const Floats v = load(x + k);
     if constexpr (operand == Operand::bfloat16) {
-      const Words bits = Words(v), rounded = bits + 0x7fff + ((bits >> 16) & 1);
+      const Words bits = Words(v), nearest = bits + 0x7fff + ((bits >> 16) & 1);
+      const Words rounded = v == v ? nearest : Words{} + 0x7fc00000;  // else some NaN would become infinity or zero
       const Shorts shorts = __builtin_convertvector(rounded >> 16, Shorts);
       std::memcpy(reinterpret_cast<char *>(words) + 2 * k, &shorts, sizeof shorts);
     } else {
       const Words integers = round_to_words(v * (load(in_scale + k) * inverse));
       if constexpr (operand == Operand::int16) {
-          const Shorts shorts = __builtin_convertvector(integers, Shorts);
+        const Shorts shorts = __builtin_convertvector(integers, Shorts);
         std::memcpy(reinterpret_cast<char *>(words) + 2 * k, &shorts, sizeof shorts);
       } else {
         const UnsignedBytes bytes = __builtin_convertvector(integers + 128, UnsignedBytes);
@@ -108,11 +116,10 @@ void multiply_rows(int rows, const PackedMatrix &W, const std::int32_t *packed, 
     multiply_rows<Dot, most - 1, vectors>(rows, W, packed, width, column, first, last, a, scales, y, add);
 }
 
-/// n rounded rows times W.
+/// n rounded rows times W; sums of `longest` words fit 32 bits.
 template <typename Dot>
 void multiply_block(const PackedMatrix &W, std::int64_t n, const std::int32_t *a, const float *scales, float *y,
-                    bool add) {
-  const std::int64_t longest = Dot::exact ? longest_sum / 2 : W.n_words;
+                    bool add, std::int64_t longest) {
   for (std::int64_t start = 0; start < W.n_out; start += panel) {
     const std::int64_t width = W.n_out - start < panel ? W.n_out - start : panel;
     const std::int32_t *packed = W.words + start * W.n_words;
@@ -139,6 +146,8 @@ void multiply_nodes(const PackedMatrix &W, std::int64_t begin, std::int64_t end,
                     float *y, bool add) {
   constexpr std::int64_t most_rows = 8 * tile_rows;
   alignas(64) std::int32_t buffer[buffer_words];
+  // one sum over all of k unless it could overflow: partial sums are rounded, and int8 subtracts `column_sums` once
+  const std::int64_t longest = operand == Operand::int16 && largest > 127 ? longest_sum / 2 : W.n_words;
   float scales[most_rows], inverse = 1.0f, scale = 1.0f;
   const std::int64_t fit = buffer_words / W.n_words, step = fit < most_rows ? fit : most_rows;
   for (std::int64_t start = begin * rows; start < end * rows; start += step) {
@@ -152,7 +161,7 @@ void multiply_nodes(const PackedMatrix &W, std::int64_t begin, std::int64_t end,
       round_row<operand>(x + (start + i) * W.n_in, W.n_in, W.in_scale, inverse, buffer + i * W.n_words);
       scales[i] = scale;
     }
-    multiply_block<Dot>(W, n, buffer, scales, y + start * W.n_out, add);
+    multiply_block<Dot>(W, n, buffer, scales, y + start * W.n_out, add, longest);
   }
 }
 

@@ -113,7 +113,7 @@ struct Kernels {
                            std::int64_t begin, std::int64_t end, const T *const *m, const T *const *gB, T *const *gm);
 };
 
-/// The kernels for the widest instruction set of this processor.
+/// The kernels for the instruction set that `dispatch.cpp` chooses.
 template <typename T>
 const Kernels<T> &kernels();
 

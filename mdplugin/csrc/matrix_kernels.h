@@ -34,7 +34,7 @@ struct MatrixKernels {
   void (*round_half)(std::int64_t begin, std::int64_t end, std::int64_t size, const float *x, float *rounded);
 };
 
-/// The kernels for the widest instruction set of this processor.
+/// The kernels for the instruction set that `dispatch.cpp` chooses.
 const MatrixKernels &matrix_kernels();
 
 }  // namespace mdplugin

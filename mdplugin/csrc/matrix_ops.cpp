@@ -86,19 +86,21 @@ class Matrix : public torch::CustomClassHolder {
   /// y (n, rows, n_out per row) = (`add`: +=) x (n, rows, n_in per row) times the matrix of a species.
   void multiply(const Tensor &x, const Tensor &y, std::int64_t species, bool add) const {
     RECORD_FUNCTION("mdplugin::multiply", {});
+    check(x, y, values_.size(1), values_.size(2), species);
     if (dense_.defined())
       multiply_dense(x, y, dense_[species], add);
     else
-      check(x, y), forward_[species].multiply(x, y, add);
+      forward_[species].multiply(x, y, add);
   }
 
   /// gx = (`add`: +=) gy times the transpose.
   void reverse(const Tensor &gy, const Tensor &gx, std::int64_t species, bool add) const {
     RECORD_FUNCTION("mdplugin::multiply", {});
+    check(gy, gx, values_.size(2), values_.size(1), species);
     if (dense_.defined())
       multiply_dense(gy, gx, dense_[species].t(), add);
     else
-      check(gy, gx), reverse_[species].multiply(gy, gx, add);
+      reverse_[species].multiply(gy, gx, add);
   }
 
   std::int64_t n_species() const { return values_.size(0); }
@@ -139,9 +141,13 @@ class Matrix : public torch::CustomClassHolder {
     y.view({-1, matrix.size(1)}).addmm_(rows.view({-1, matrix.size(0)}), matrix, add ? 1 : 0);
   }
 
-  static void check(const Tensor &x, const Tensor &y) {
-    require(x, at::kFloat, "feature");
-    require(y, at::kFloat, "feature");
+  void check(const Tensor &x, const Tensor &y, std::int64_t n_in, std::int64_t n_out, std::int64_t species) const {
+    for (const Tensor &t : {x, y}) require(t, is_double_ ? at::kDouble : at::kFloat, "feature");
+    TORCH_CHECK(x.dim() == 3 && y.dim() == 3 && x.size(0) == y.size(0) && x.size(1) * x.size(2) % n_in == 0 &&
+                    x.size(1) * x.size(2) / n_in * n_out == y.size(1) * y.size(2),
+                "mdplugin: matrix ", n_in, " x ", n_out, ": got ", x.sizes(), " and ", y.sizes());
+    TORCH_CHECK(species >= 0 && species < values_.size(0), "mdplugin: matrix: expected a species below ", values_.size(0),
+                ", got ", species);
   }
 
   Tensor values_, scale_, in_scale_;
