@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from mdplugin.errors import CheckpointError
 from mdplugin.model import Contraction, Layer, LinearMap, MaceModel, NodeMap, Stored
 from mdplugin.precision import ROLES, Precision
 from mdplugin.tables import RadialTable
@@ -25,8 +26,13 @@ SCALE_CANDIDATES = torch.linspace(0.80, 1.0, 41, dtype=torch.float64)
 def round_to_grid(values: Tensor, scale: Tensor, storage: torch.dtype) -> Tensor:
     """Nearest multiple of `scale` (ties to even), in units of it; saturates at the type's largest magnitude.
 
-    NaN and infinity are not representable: callers check that values are finite.
+    Raises:
+        CheckpointError: a value is not finite; no whole number can say so.
     """
+    if not torch.isfinite(values).all():
+        raise CheckpointError(
+            f"expected finite parameters, got {int((~torch.isfinite(values)).sum())} that are not: nothing to round"
+        )
     largest = LARGEST[storage]
     return torch.round(values / scale).clamp(-largest, largest).to(storage)
 
@@ -157,7 +163,7 @@ def balance(knots: Tensor, rounds: int = 20) -> tuple[Tensor, Tensor]:
     Knopp 1967), then the largest values are fitted in.
     """
     square = knots.square()
-    floor = 1e-24 * square.max()
+    floor = (1e-24 * square.max()).clamp(min=1e-200)  # a layer of zeros has a unit too
     unit = square.mean((0, 1)).clamp(min=floor)
     for _ in range(rounds):
         rows = (square / unit).mean(2, keepdim=True).clamp(min=1e-24)
