@@ -81,11 +81,7 @@ def export_model(  # noqa: PLR0913 (all that an export can be told, by keyword)
     frames = [*reference_frames(kept), *frames]
     network, used, tables = _build(checkpoint, policy, backend, kept, calibrate)
     manifest = _describe(checkpoint, policy, used, tables, kept, calibrate)
-    with tempfile.TemporaryDirectory() as scratch:
-        # what is measured is the file as an engine will load it, not the network in memory
-        trial = Path(scratch) / target.name
-        artifacts.save(network, manifest, trial)
-        fidelity = measure_fidelity(artifacts.load(trial), checkpoint, frames)
+    fidelity = _try_out(network, manifest, checkpoint, frames)
     require_fidelity(fidelity, policy, checkpoint.name, checkpoint.trained_dtype)
     manifest = dataclasses.replace(manifest, fidelity=fidelity)
     artifacts.save(network, manifest, target)
@@ -174,6 +170,16 @@ def _describe_frames(frames: Sequence[ase.Atoms]) -> dict:
         for part in (frame.numbers, frame.positions, frame.cell.array, frame.pbc):
             digest.update(np.ascontiguousarray(part).tobytes())
     return {"n_frames": len(frames), "n_atoms": sum(map(len, frames)), "sha256": digest.hexdigest()}
+
+
+def _try_out(
+    network: torch.jit.ScriptModule, manifest: Manifest, checkpoint: Checkpoint, frames: list[ase.Atoms]
+) -> dict:
+    """Fidelity of the file as an engine will load it, not of the network in memory."""
+    with tempfile.TemporaryDirectory() as scratch:
+        trial = Path(scratch) / "trial.pt"
+        artifacts.save(network, manifest, trial)
+        return measure_fidelity(artifacts.load(trial), checkpoint, frames)
 
 
 def measure_fidelity(artifact: Artifact, checkpoint: Checkpoint, frames: list[ase.Atoms]) -> dict:

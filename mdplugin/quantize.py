@@ -16,6 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from mdplugin.errors import CheckpointError
 from mdplugin.model import Contraction, LinearMap, MaceModel, NodeMap, Stored
 from mdplugin.precision import ROLES, Precision
 from mdplugin.tables import RadialTable
@@ -33,8 +34,13 @@ RoundMatrices = Callable[[Place, LinearMap, torch.dtype, bool], LinearMap]
 def round_to_grid(values: Tensor, scale: Tensor, storage: torch.dtype) -> Tensor:
     """Nearest multiple of `scale` (ties to even), in units of it; saturates at the type's largest magnitude.
 
-    NaN and infinity are not representable: callers check that values are finite.
+    Raises:
+        CheckpointError: a value is not finite; no whole number can say so.
     """
+    if not torch.isfinite(values).all():
+        raise CheckpointError(
+            f"expected finite parameters, got {int((~torch.isfinite(values)).sum())} that are not: nothing to round"
+        )
     largest = LARGEST[storage]
     return torch.round(values / scale).clamp(-largest, largest).to(storage)
 
@@ -182,7 +188,7 @@ def balance(knots: Tensor, rounds: int = 20) -> tuple[Tensor, Tensor]:
     Knopp 1967), then the largest values are fitted in.
     """
     square = knots.square()
-    floor = 1e-24 * square.max()
+    floor = (1e-24 * square.max()).clamp(min=1e-200)  # a layer of zeros has a unit too
     unit = square.mean((0, 1)).clamp(min=floor)
     for _ in range(rounds):
         rows = (square / unit).mean(2, keepdim=True).clamp(min=1e-24)

@@ -76,7 +76,7 @@ def test_a_layers_choice_goes_before_its_roles():
         ("fp32,linear.02=w8", "fp32,linear.2=w8"),
         ("fp32,linear=w8,radial=w16", "fp32,radial=w16,linear=w8"),
         ("fp32,linear.2=w8,linear.1=w16,linear=bf16", "fp32,linear=bf16,linear.1=w16,linear.2=w8"),
-        ("fp32,readout=w8,product=w8,linear=w8,radial=w16", "w8"),
+        ("fp32,readout=w16,product=w16,linear=w8,radial=w16", "w8"),
         ("fp32,linear.10=w8,linear.9=w8", "fp32,linear.9=w8,linear.10=w8"),
         ("fp32,linear=w8,linear.1=fp32", "fp32,linear=w8,linear.1=fp32"),
     ],
