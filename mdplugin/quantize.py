@@ -37,12 +37,16 @@ def round_to_grid(values: Tensor, scale: Tensor, storage: torch.dtype) -> Tensor
     Raises:
         CheckpointError: a value is not finite; no whole number can say so.
     """
+    _require_finite(values)
+    largest = LARGEST[storage]
+    return torch.round(values / scale).clamp(-largest, largest).to(storage)
+
+
+def _require_finite(values: Tensor) -> None:
     if not torch.isfinite(values).all():
         raise CheckpointError(
             f"expected finite parameters, got {int((~torch.isfinite(values)).sum())} that are not: nothing to round"
         )
-    largest = LARGEST[storage]
-    return torch.round(values / scale).clamp(-largest, largest).to(storage)
 
 
 def round_fixed(values: Tensor, storage: torch.dtype, dim: int = -2) -> Stored:
@@ -207,6 +211,7 @@ def round_knots(knots: Tensor, rows: Tensor, storage: torch.dtype, pieces: Tenso
     """
     if storage not in LARGEST:
         return Stored((knots / rows).to(storage), rows)
+    _require_finite(knots)
     scale = rows / LARGEST[storage]
     exact = knots / scale
     values = [_round_sequence(one, weight, pieces) for one, weight in zip(exact, scale, strict=True)]

@@ -108,7 +108,7 @@ def test_stored_tables_are_the_restored_ones(degree, size, name):
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @KINDS
 def test_whole_weights_cost_half_a_unit_of_neighbouring_knots_differences(degree, size):
-    """w16a16 (kernel_edges.h: round_weights): the error is the sum of k_j (c_j+1 - c_j), less k_last c_last, k carried on."""
+    """w16a16 (kernel_edges.h: round_weights): the error is the sum of k_j (c_j+1 - c_j), less k_last c_last."""
     scene = Scene(degree, size, "w16a16")
     exact = scene.table.evaluate(scene.r.double(), scene.pair)
     for order, found in ((0, scene.R(scene.r)), (1, scene.dR(scene.r))):
