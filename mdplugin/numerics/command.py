@@ -37,6 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     from mdplugin.errors import CheckpointError, StructureError
     from mdplugin.lowering import lower
     from mdplugin.network_native import tabulate_layers
+    from mdplugin.precision import Precision
     from mdplugin.numerics.figures import draw_figures
     from mdplugin.numerics.report import format_study
     from mdplugin.numerics.study import run_study
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         elements = [atomic_numbers[name] for name in names]
     model = lower(read_checkpoint(arguments.model, arguments.head), elements)
     frames = _read_frames(arguments, model.atomic_numbers)
-    tables, _ = tabulate_layers(model, torch.float32)
+    tables, _ = tabulate_layers(model, Precision.parse("fp32"))
     study = run_study(
         Path(arguments.model).name,
         model,
