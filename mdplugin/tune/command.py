@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--head", help="readout head, where the model has several")
     add("--threads", type=int, default=1, metavar="N", help="threads of torch (default 1, timed by CPU time)")
     add("--candidates", type=int, default=8, metavar="N", help="policies in search of the best (default 8)")
-    add_effort(parser, n_rounds=21)
+    add_effort(parser, n_rounds=31)
     add("--json", action="store_true", help="print everything as JSON")
     add("--quiet", action="store_true", help="no progress bar")
 

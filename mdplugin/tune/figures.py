@@ -28,7 +28,7 @@ def draw_figures(outcome: Outcome, name_file: Callable[[str], Path]) -> list[Pat
 
 
 def _draw(outcome: Outcome, quantity: str, label: str) -> Figure:
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(8, 5.5), layout="constrained")
     axes = figure.subplots()
     base = base_ms(outcome)
     wholes = [each for each in outcome.wholes if each.timing]
@@ -37,6 +37,8 @@ def _draw(outcome: Outcome, quantity: str, label: str) -> Figure:
     _draw_blocks(axes, outcome, quantity)
     for i, each in enumerate(wholes):
         _draw_whole(axes, each, (speeds[i], values[i]), each is outcome.chosen)
+        ends = [base / each.timing.high_ms, base / each.timing.low_ms]
+        axes.plot(ends, [values[i]] * 2, color="0.6", linewidth=1, zorder=2)
     front = pareto([(each.timing.ms, value) for each, value in zip(wholes, values, strict=True)])
     axes.plot(
         [speeds[i] for i in front],
@@ -51,7 +53,7 @@ def _draw(outcome: Outcome, quantity: str, label: str) -> Figure:
     axes.set_yscale("log")
     axes.set_xlabel("speed, times fp32's (network alone)")
     axes.set_ylabel(label)
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     return figure
 
 

@@ -142,7 +142,7 @@ def _whole_dict(whole: Whole, outcome: Outcome, is_front: bool) -> dict:
         **dataclasses.asdict(whole.timing),
         "expected": expected
         and {
-            "ms": expected.ms,
+            "times_fp32_speed": outcome.singles[0].timing.ms / expected.ms,
             **{name: square**0.5 for name, square in zip(outcome.budget, expected.squares, strict=True)},
         },
         "findings": _findings(whole),

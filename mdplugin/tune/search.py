@@ -111,7 +111,7 @@ class Measured:
 
     Attributes:
         ms, low_ms, high_ms: median time and its interval (timing.py).
-        force_rmse: against float64, meV/Å. is_inside: whether it meets the budget. is_preset.
+        force_rmse: against float64, meV/Å. is_inside: whether it meets the budget.
     """
 
     name: str
@@ -120,7 +120,6 @@ class Measured:
     high_ms: float
     force_rmse: float
     is_inside: bool
-    is_preset: bool
 
 
 def is_faster(a: Measured, b: Measured) -> bool:
@@ -131,12 +130,11 @@ def is_faster(a: Measured, b: Measured) -> bool:
 def choose(policies: Sequence[Measured]) -> Measured | None:
     """The policy to take, None where none is inside the budget.
 
-    Of those inside, all that nothing inside is faster than and whose median is at most that of every preset inside are
-    equally fast: the one with the smallest force error is taken. The one with the least median is always among them.
+    Of those inside, all that nothing inside is faster than are equally fast, and the one with the smallest force error is
+    taken: an error that buys no measurable time is not worth it.
     """
     inside = [each for each in policies if each.is_inside]
-    slowest_ms = min((each.ms for each in inside if each.is_preset), default=float("inf"))
-    equal = [a for a in inside if a.ms <= slowest_ms and not any(is_faster(b, a) for b in inside)]
+    equal = [a for a in inside if not any(is_faster(b, a) for b in inside)]
     return min(equal, key=lambda each: (each.force_rmse, each.ms, each.name), default=None)
 
 

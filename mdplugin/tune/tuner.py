@@ -21,6 +21,7 @@ from mdplugin.tune.workshop import Workshop
 
 # the ranking's errors are a model's: what it expects this far beyond the budget may still be inside
 SLACK = 1.1
+WHOLE_ROUNDS = 2  # wholes are timed in so many times the rounds of blocks: they decide
 TRIES = 3  # policies measured for each that shall be found inside the budget
 
 
@@ -93,7 +94,7 @@ def quick(effort: Effort) -> Effort:
 def count_steps(n_layers: int, effort: Effort, n_candidates: int) -> int:
     """About how many measurements a run has: presets, blocks, candidates, rounds."""
     singles = 1 + sum(len(block.formats) for block in list_blocks(n_layers))
-    return 1 + len(PRESETS) + singles + n_candidates + 2 * effort.rounds
+    return 1 + len(PRESETS) + singles + n_candidates + (1 + WHOLE_ROUNDS) * effort.rounds
 
 
 def tune(workshop: Workshop, budget: Mapping[str, float], effort: Effort, n_candidates: int) -> Outcome:
@@ -132,22 +133,18 @@ def _measure(
 
 
 def _time(workshop: Workshop, wholes: Sequence[Whole], effort: Effort) -> list[Whole]:
-    """Presets, and all others that are inside the budget."""
+    """Presets, and all others that are inside the budget; nothing where none is."""
+    if not any(each.is_inside for each in wholes):
+        return list(wholes)
     timed = [each.policy for each in wholes if each.findings and (each.is_preset or each.is_inside)]
-    timings = workshop.time(timed, effort)
+    timings = workshop.time(timed, replace(effort, rounds=WHOLE_ROUNDS * effort.rounds))
     return [replace(each, timing=timings.get(each.policy)) for each in wholes]
 
 
 def _summarize(whole: Whole) -> Measured:
     timing = whole.timing
     return Measured(
-        str(whole.policy),
-        timing.ms,
-        timing.low_ms,
-        timing.high_ms,
-        whole.force_rmse,
-        whole.is_inside,
-        whole.is_preset,
+        str(whole.policy), timing.ms, timing.low_ms, timing.high_ms, whole.force_rmse, whole.is_inside
     )
 
 
