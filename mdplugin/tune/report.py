@@ -13,7 +13,8 @@ from mdplugin.tune.tuner import Outcome, Single, Whole
 _COLUMNS = ("force-rmse", "force-noise", "equivariance", "energy-rmse")
 LEGEND = (
     "Fastest first. ms: median of the network alone; two of them differ where the difference is more than both ± together. "
-    "budget: inside, or how many times\nthe bound. *: no other policy here is both faster and nearer to float64 in forces."
+    "budget: inside,\nor how many times the bound; = nothing inside is faster beyond the noise. * nothing here is both faster "
+    "and nearer to float64 in forces."
 )
 BLOCK_LEGEND = (
     "What each block adds to the force RMSE, in meV/Å, in each format alone, and what it saves of fp32's time: "
@@ -48,7 +49,7 @@ def format_report(outcome: Outcome) -> str:
 
 def _format_wholes(outcome: Outcome) -> str:
     names = list(dict.fromkeys([*_COLUMNS, *outcome.budget]))
-    front, base = find_front(outcome), base_ms(outcome)
+    front, equal, base = find_front(outcome), outcome.equals, base_ms(outcome)
     units = [f"{name} {QUANTITIES[name].unit}" for name in names]
     header = ["policy", "budget", "ms", "±", "times fp32's speed", *units, "MB"]
     rows = []
@@ -57,7 +58,9 @@ def _format_wholes(outcome: Outcome) -> str:
         rows.append(
             [
                 f"{each.policy}{' *' if each in front else ''}{mark}",
-                "inside" if each.is_inside else f"{excess(each.findings)[0]:.2g} x",
+                f"inside{' =' * (str(each.policy) in equal)}"
+                if each.is_inside
+                else f"{excess(each.findings)[0]:.2g} x",
                 f"{each.timing.ms:.4g}",
                 f"{each.timing.high_ms - each.timing.ms:.1g}",
                 f"{base / each.timing.ms:.3f}",
@@ -106,8 +109,12 @@ def describe_choice(outcome: Outcome) -> str:
             f"no policy meets the budget ({budget}): the nearest is {outcome.nearest.policy}, with {finding.name} "
             f"{finding.value:.3g} {QUANTITIES[finding.name].unit}, {times:.3g} times the bound"
         )
-    chosen = outcome.chosen
-    return f"{chosen.policy}: {base_ms(outcome) / chosen.timing.ms:.3f} times fp32's speed, inside the budget ({budget})"
+    chosen, equal = outcome.chosen, outcome.equals
+    speed = base_ms(outcome) / chosen.timing.ms
+    line = f"{chosen.policy}: {speed:.3f} times fp32's speed, inside the budget ({budget})"
+    if len(equal) > 1:
+        line += f"; of {len(equal)} that are equally fast within the noise (=) the one nearest to float64 in forces"
+    return line
 
 
 def as_dict(outcome: Outcome, context: Mapping, effort) -> dict:
@@ -138,6 +145,7 @@ def _whole_dict(whole: Whole, outcome: Outcome, is_front: bool) -> dict:
         "is_preset": whole.is_preset,
         "is_inside": whole.is_inside,
         "is_pareto": is_front,
+        "is_equally_fast": str(whole.policy) in outcome.equals,
         "times_fp32_speed": base_ms(outcome) / whole.timing.ms,
         **dataclasses.asdict(whole.timing),
         "expected": expected

@@ -127,15 +127,18 @@ def is_faster(a: Measured, b: Measured) -> bool:
     return a.high_ms < b.low_ms
 
 
+def equally_fast(policies: Sequence[Measured]) -> list[Measured]:
+    """Those inside the budget that nothing inside is faster than; the one with the least median is always among them."""
+    inside = [each for each in policies if each.is_inside]
+    return [a for a in inside if not any(is_faster(b, a) for b in inside)]
+
+
 def choose(policies: Sequence[Measured]) -> Measured | None:
     """The policy to take, None where none is inside the budget.
 
-    Of those inside, all that nothing inside is faster than are equally fast, and the one with the smallest force error is
-    taken: an error that buys no measurable time is not worth it.
+    Of the equally fast ones that with the smallest force error: an error that buys no measurable time is not worth it.
     """
-    inside = [each for each in policies if each.is_inside]
-    equal = [a for a in inside if not any(is_faster(b, a) for b in inside)]
-    return min(equal, key=lambda each: (each.force_rmse, each.ms, each.name), default=None)
+    return min(equally_fast(policies), key=lambda each: (each.force_rmse, each.ms, each.name), default=None)
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:

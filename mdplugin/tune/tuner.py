@@ -15,7 +15,7 @@ from mdplugin.errors import CheckpointError
 from mdplugin.precision import PRESETS, Precision
 from mdplugin.tune.blocks import BASE, Block, combine, list_blocks
 from mdplugin.tune.budget import excess, hold, require_measured, value_of
-from mdplugin.tune.search import Measured, Option, Prediction, choose, rank
+from mdplugin.tune.search import Measured, Option, Prediction, choose, equally_fast, rank
 from mdplugin.tune.timing import Timing
 from mdplugin.tune.workshop import Workshop
 
@@ -65,6 +65,14 @@ class Whole:
         """Against float64, meV/Å."""
         return self.row["float64"]["force_rmse_meV_per_A"]
 
+    @property
+    def summary(self) -> Measured:
+        """What the choice is made by."""
+        timing = self.timing
+        return Measured(
+            str(self.policy), timing.ms, timing.low_ms, timing.high_ms, self.force_rmse, self.is_inside
+        )
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -74,6 +82,13 @@ class Outcome:
     singles: tuple[Single, ...]
     wholes: tuple[Whole, ...]
     chosen: Whole | None
+
+    @property
+    def equals(self) -> tuple[str, ...]:
+        """The policies among which `chosen` is the nearest to float64: equally fast within the noise."""
+        return tuple(
+            each.name for each in equally_fast([each.summary for each in self.wholes if each.timing])
+        )
 
     @property
     def nearest(self) -> Whole:
@@ -115,8 +130,7 @@ def tune(workshop: Workshop, budget: Mapping[str, float], effort: Effort, n_cand
         singles = measure_blocks(workshop, effort)
         wholes += find_candidates(workshop, singles, budget, effort, n_candidates)
     wholes = _time(workshop, wholes, effort)
-    measured = {str(each.policy): _summarize(each) for each in wholes if each.timing}
-    best = choose(list(measured.values()))
+    best = choose([each.summary for each in wholes if each.timing])
     chosen = None if best is None else next(each for each in wholes if str(each.policy) == best.name)
     return Outcome(budget, singles, tuple(wholes), chosen)
 
@@ -139,13 +153,6 @@ def _time(workshop: Workshop, wholes: Sequence[Whole], effort: Effort) -> list[W
     timed = [each.policy for each in wholes if each.findings and (each.is_preset or each.is_inside)]
     timings = workshop.time(timed, replace(effort, rounds=WHOLE_ROUNDS * effort.rounds))
     return [replace(each, timing=timings.get(each.policy)) for each in wholes]
-
-
-def _summarize(whole: Whole) -> Measured:
-    timing = whole.timing
-    return Measured(
-        str(whole.policy), timing.ms, timing.low_ms, timing.high_ms, whole.force_rmse, whole.is_inside
-    )
 
 
 def measure_blocks(workshop: Workshop, effort: Effort) -> tuple[Single, ...]:
