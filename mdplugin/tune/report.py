@@ -13,8 +13,8 @@ from mdplugin.tune.tuner import Outcome, Single, Whole
 _COLUMNS = ("force-rmse", "force-noise", "equivariance", "energy-rmse")
 LEGEND = (
     "Fastest first. ms: median of the network alone; two of them differ where the difference is more than both ± together. "
-    "budget: inside,\nor how many times the bound; = nothing inside is faster beyond the noise. * nothing here is both faster "
-    "and nearer to float64 in forces."
+    "budget: inside,\nor how many times the bound; = nothing inside is faster beyond the noise. * nothing here is both "
+    "faster and nearer to float64 in forces."
 )
 BLOCK_LEGEND = (
     "What each block adds to the force RMSE, in meV/Å, in each format alone, and what it saves of fp32's time: "
