@@ -247,8 +247,8 @@ def test_budgets_that_only_presets_meet_give_those_and_an_impossible_one_names_t
 
 PATIENCE_S = 120  # of a busy machine; nothing is asserted of time
 BUDGET = "force-rmse=1meV/A,force-noise=0.1meV/A"
-QUICK = ["--probe-frames", "1", "--rotations", "1", "--directions", "1", "--rounds", "3", "--candidates", "2"]
-ROWS_BEFORE_KILL = 10
+QUICK = ["--probe-frames", "1", "--rotations", "1", "--directions", "1", "--rounds", "2", "--candidates", "2"]
+ROWS_BEFORE_KILL = 6
 
 
 def arguments_in(directory, budget=BUDGET, output="mixed.pt"):
@@ -370,14 +370,13 @@ def files_in(directory):
     return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize(("times", "name"), [(1.001, "fp32"), (0.5, "fp64")])
-def test_a_budget_that_only_one_precision_meets_gives_that(with_measurements, capsys, times, name):
+def test_a_budget_that_only_fp32_meets_gives_fp32(with_measurements, capsys):
     rows = stored(with_measurements)[0]
     (row,) = [row for key, row in rows.items() if json.loads(key)["policy"] == "fp32"][:1]
-    budget = f"force-rmse={times * row['float64']['force_rmse_meV_per_A']:.9f}"
+    budget = f"force-rmse={1.001 * row['float64']['force_rmse_meV_per_A']:.9f}"
     assert main(arguments_in(with_measurements, budget)) == 0
-    assert read_manifest(with_measurements / "mixed.pt").precision == name
-    assert f"| {name} * (chosen)" in capsys.readouterr().out
+    assert read_manifest(with_measurements / "mixed.pt").precision == "fp32"
+    assert "| fp32 * (chosen)" in capsys.readouterr().out
 
 
 def test_a_budget_that_nothing_meets_is_said_in_one_line_and_nothing_is_written(with_measurements, capsys):
