@@ -60,8 +60,8 @@ DEFAULTS = {name: each.default for name, each in QUANTITIES.items() if each.defa
 _RESOLUTION = "force_noise_resolution_meV_per_A"
 
 
-def parse_bounds(text: str) -> dict[str, float]:
-    """Bounds by name, in the quantity's unit.
+def parse_bounds(text: str, option: str = "bounds") -> dict[str, float]:
+    """Bounds by name, in the quantity's unit; errors begin with the name of the option.
 
     Raises:
         BoundError: an unknown name, one twice, another unit, or no positive number.
@@ -73,15 +73,15 @@ def parse_bounds(text: str) -> dict[str, float]:
             close = difflib.get_close_matches(name, QUANTITIES, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise BoundError(
-                f"bounds: expected NAME=NUMBER of {', '.join(QUANTITIES)}, got '{word.strip()}'{hint}"
+                f"{option}: expected NAME=NUMBER of {', '.join(QUANTITIES)}, got '{word.strip()}'{hint}"
             )
         if name in bounds:
-            raise BoundError(f"bounds: expected one bound of {name}, got two in '{text}'")
-        bounds[name] = _parse_value(name, value)
+            raise BoundError(f"{option}: expected one bound of {name}, got two in '{text}'")
+        bounds[name] = _parse_value(name, value, option)
     return bounds
 
 
-def _parse_value(name: str, text: str) -> float:
+def _parse_value(name: str, text: str, option: str) -> float:
     unit = QUANTITIES[name].unit
     found = re.fullmatch(r"([0-9.]+(?:[eE][-+]?[0-9]+)?)\s*(\S*)", text.strip())
     try:
@@ -90,7 +90,7 @@ def _parse_value(name: str, text: str) -> float:
         number = math.nan
     if not 0 < number < math.inf:
         raise BoundError(
-            f"bounds: {name}: expected a positive number in {unit}, as {name}=0.5{unit}, got '{text}'"
+            f"{option}: {name}: expected a positive number in {unit}, as {name}=0.5{unit}, got '{text}'"
         )
     return number
 

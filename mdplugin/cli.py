@@ -39,6 +39,7 @@ def build_parser() -> Parser:
     _add_export(verbs)
     _add_inspect(verbs)
     _add_compare(verbs)
+    _add_tune(verbs)
     _add_bench(verbs)
     _add_numerics(verbs)
     validate = verbs.add_parser("validate", help="run molecular dynamics beside float64 and judge it")
@@ -173,6 +174,17 @@ def _add_compare(verbs) -> None:
     compare_command.add_arguments(parser)
     _add_trust(parser)
     parser.set_defaults(run=compare_command.run)
+
+
+def _add_tune(verbs) -> None:
+    from mdplugin.tune import command
+
+    parser = verbs.add_parser(
+        "tune", help="find and export the fastest precision policy inside a budget of errors"
+    )
+    command.add_arguments(parser)
+    _add_trust(parser)
+    parser.set_defaults(run=command.run)
 
 
 def _add_bench(verbs) -> None:

@@ -140,25 +140,41 @@ def compare_artifacts(
             _label_errors(references, labels, frames),
         )
     ]
+    rows += [measure_artifact(artifact, frames, references, effort, advance) for artifact in artifacts]
     calculators = [MACEQuantCalculator(artifact, skin=0) for artifact in artifacts]
-    for artifact, calculator in zip(artifacts, calculators, strict=True):
-        results = [_evaluate(calculator, frame) for frame in _counted(frames, advance)]
-        equivariance, smoothness = _probe(calculator, frames, effort, advance)
-        rows.append(
-            Comparison(
-                name=artifact.path.name,
-                precision=artifact.manifest.precision,
-                content_sha256=content_sha256(artifact.path),
-                float64=_errors(results, references, frames),
-                labels=_label_errors(results, labels, frames),
-                equivariance=equivariance,
-                smoothness=smoothness,
-                file_MB=Path(artifact.path).stat().st_size / 1e6,
-            )
-        )
     times = _time(calculators, spread(frames, max(effort.probe_frames, 1)), effort.rounds, advance)
     timed = zip(rows[1:], times, strict=True)
     return rows[:1] + [dataclasses.replace(row, ms_per_frame=ms) for row, ms in timed]
+
+
+def measure_artifact(
+    artifact: Artifact,
+    frames: Sequence[ase.Atoms],
+    references: Sequence[Evaluation],
+    effort: Effort,
+    advance: Callable[[], object] = lambda: None,
+) -> Comparison:
+    """The artifact's row, without its speed.
+
+    Args:
+        references: mace-torch in float64 on the frames. advance: called after each evaluation.
+
+    Raises:
+        StructureError: a result that is not finite.
+    """
+    calculator = MACEQuantCalculator(artifact, skin=0)
+    results = [_evaluate(calculator, frame) for frame in _counted(frames, advance)]
+    equivariance, smoothness = _probe(calculator, frames, effort, advance)
+    return Comparison(
+        name=artifact.path.name,
+        precision=artifact.manifest.precision,
+        content_sha256=content_sha256(artifact.path),
+        float64=_errors(results, references, frames),
+        labels=_label_errors(results, [read_labels(frame) for frame in frames], frames),
+        equivariance=equivariance,
+        smoothness=smoothness,
+        file_MB=Path(artifact.path).stat().st_size / 1e6,
+    )
 
 
 def _counted(frames: Sequence[ase.Atoms], advance: Callable[[], object]) -> Iterator[ase.Atoms]:

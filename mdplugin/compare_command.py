@@ -32,6 +32,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--reference", required=True, help="the checkpoint: a .model file or a bundled potential")
     add("--structures", type=Path, required=True, help="frames, any format of ASE")
     add("--head", help="readout head of the reference, where it has several")
+    add_effort(parser, n_rounds=5)
+    add(
+        "--bounds",
+        metavar="NAME=NUMBER,...",
+        help=f"judge the artifacts, exit status 1 for fail, 2 for inconclusive; NAME of {describe_quantities()}",
+    )
+    add("--certify", action="store_true", help="write what was found into the artifacts; both engines say it")
+    add("--json", action="store_true", help="print everything as JSON")
+    add("--quiet", action="store_true", help="no progress bar")
+
+
+def add_effort(parser: argparse.ArgumentParser, n_rounds: int) -> None:
+    """Add the options that say how much is measured; `read_effort` reads them."""
+    add = parser.add_argument
     add(
         "--probe-frames",
         type=int,
@@ -40,17 +54,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--rotations", type=int, metavar="N", help="rotations and inversions of each of them (default 8)")
     add("--directions", type=int, metavar="N", help="straight paths through each of them (default 4)")
-    add("--rounds", type=int, metavar="N", help="how often the artifacts are timed, in turns (default 5)")
-    add("--seed", type=int, help="of rotations and directions (default 0)")
-    names = ", ".join(f"{name} ({each.unit})" for name, each in QUANTITIES.items())
     add(
-        "--bounds",
-        metavar="NAME=NUMBER,...",
-        help=f"judge the artifacts, exit status 1 for fail, 2 for inconclusive; NAME of {names}",
+        "--rounds",
+        type=int,
+        default=n_rounds,
+        metavar="N",
+        help=f"how often the artifacts are timed, in turns (default {n_rounds})",
     )
-    add("--certify", action="store_true", help="write what was found into the artifacts; both engines say it")
-    add("--json", action="store_true", help="print everything as JSON")
-    add("--quiet", action="store_true", help="no progress bar")
+    add("--seed", type=int, help="of rotations and directions (default 0)")
+
+
+def read_effort(arguments: argparse.Namespace):
+    """The `Effort` that the options ask for.
+
+    Raises:
+        BoundError: a number that makes no sense.
+    """
+    from mdplugin.compare import Effort
+
+    names = ("probe_frames", "rotations", "directions", "rounds", "seed")
+    return Effort(**{name: value for name in names if (value := getattr(arguments, name)) is not None})
+
+
+def describe_quantities() -> str:
+    """What can be bounded, with units, for --help."""
+    return ", ".join(f"{name} ({each.unit})" for name, each in QUANTITIES.items())
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -61,12 +89,11 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from mdplugin.artifact import load
     from mdplugin.checkpoint import read_checkpoint
-    from mdplugin.compare import Effort, compare_artifacts
+    from mdplugin.compare import compare_artifacts
     from mdplugin.compare_table import format_tables
     from mdplugin.structures import describe_structures, read_frames
 
-    names = ("probe_frames", "rotations", "directions", "rounds", "seed")
-    effort = Effort(**{name: value for name in names if (value := getattr(arguments, name)) is not None})
+    effort = read_effort(arguments)
     bounds = _read_bounds(arguments, effort.probe_frames)
     artifacts = [load(path) for path in arguments.artifacts]
     frames = read_frames(arguments.structures)
@@ -86,7 +113,8 @@ def run(arguments: argparse.Namespace) -> int:
             print("\n" + "\n".join(map(_verdict_line, rows[1:], findings)))
     if arguments.certify:
         for artifact, row, each in zip(artifacts, rows[1:], findings, strict=True):
-            _certify(artifact.path, row.as_dict(), each, structures, checkpoint)
+            certificates = certify_row(artifact.path, row.as_dict(), each, structures, checkpoint)
+            print(f"{artifact.path}: {certificates.line}", file=sys.stderr)
     outcome = worst([finding for each in findings for finding in each])
     return EXIT_STATUS[outcome] if bounds else 0
 
@@ -149,7 +177,12 @@ def _to_json(rows, findings: list[list[Finding]], structures: dict, checkpoint, 
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
 
 
-def _certify(path: Path, row: dict, findings: list[Finding], structures: dict, checkpoint) -> None:
+def certify_row(path: Path, row: dict, findings: list[Finding], structures: dict, checkpoint):
+    """Write the row and its verdict into the artifact; the certificates that it holds now.
+
+    Raises:
+        ArtifactError: the file is not the one that was measured, or cannot be written.
+    """
     from mdplugin.certificate import Certificate, certify
     from mdplugin.machine import describe_machine
 
@@ -167,4 +200,4 @@ def _certify(path: Path, row: dict, findings: list[Finding], structures: dict, c
         bounds={finding.name: {"bound": finding.bound, "outcome": finding.outcome} for finding in findings},
         provenance=describe_machine(),
     )
-    print(f"{path}: {certify(path, [certificate]).line}", file=sys.stderr)
+    return certify(path, [certificate])

@@ -35,7 +35,7 @@ def format_tables(rows: Sequence[Comparison]) -> str:
     return "\n\n".join(parts)
 
 
-def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def format_markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """Columns as wide as their cells; numbers to the right."""
     cells = [header, *lines]
     widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
@@ -51,7 +51,8 @@ def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join([row(header), row(rule), *map(row, lines)])
 
 
-def _number(value: float | None) -> str:
+def format_value(value: float | None) -> str:
+    """Three digits; a dash for what was not measured."""
     return "–" if value is None or np.isnan(value) else f"{value:.3g}"
 
 
@@ -62,16 +63,16 @@ def _elements(errors: Errors) -> dict[str, float]:
 def _float64_table(rows: Sequence[Comparison]) -> str:
     symbols = list(_elements(rows[0].float64)) if rows else []
     header = ["model", "precision", *_ERRORS, *symbols, "stress max meV/Å³", "ms/frame", "MB"]
-    return _markdown(
+    return format_markdown(
         header,
         [
             [
                 row.name,
                 row.precision,
                 *_error_cells(row.float64, symbols),
-                _number(row.float64.stress_max_meV_per_A3),
-                _number(row.ms_per_frame),
-                _number(row.file_MB),
+                format_value(row.float64.stress_max_meV_per_A3),
+                format_value(row.ms_per_frame),
+                format_value(row.file_MB),
             ]
             for row in rows
         ],
@@ -81,7 +82,7 @@ def _float64_table(rows: Sequence[Comparison]) -> str:
 def _error_cells(errors: Errors, symbols: Sequence[str]) -> list[str]:
     return [
         *map(
-            _number,
+            format_value,
             (
                 errors.energy_rmse_meV_per_atom,
                 errors.energy_max_meV_per_atom,
@@ -89,7 +90,7 @@ def _error_cells(errors: Errors, symbols: Sequence[str]) -> list[str]:
                 errors.force_max_meV_per_A,
             ),
         ),
-        *(_number(_elements(errors)[symbol]) for symbol in symbols),
+        *(format_value(_elements(errors)[symbol]) for symbol in symbols),
     ]
 
 
@@ -102,27 +103,29 @@ def _probe_table(rows: Sequence[Comparison]) -> str:
             [
                 row.name,
                 row.precision,
-                _number(symmetry.force_max_meV_per_A),
-                _number(symmetry.force_rms_meV_per_A),
-                _number(noise) if smooth.is_noise_resolved else f"< {_number(RESOLVED * resolution)}",
-                _number(resolution),
-                _number(smooth.force_roughness_meV_per_A),
-                _number(smooth.energy_roughness_meV),
+                format_value(symmetry.force_max_meV_per_A),
+                format_value(symmetry.force_rms_meV_per_A),
+                format_value(noise)
+                if smooth.is_noise_resolved
+                else f"< {format_value(RESOLVED * resolution)}",
+                format_value(resolution),
+                format_value(smooth.force_roughness_meV_per_A),
+                format_value(smooth.energy_roughness_meV),
             ]
         )
-    return _markdown(["model", "precision", *_PROBES], lines)
+    return format_markdown(["model", "precision", *_PROBES], lines)
 
 
 def _label_table(rows: Sequence[Comparison]) -> str:
     symbols = list(_elements(rows[0].labels))
     lines = [[row.name, row.precision, *_error_cells(row.labels, symbols)] for row in rows]
-    return _markdown(["model", "precision", *_ERRORS, *symbols], lines)
+    return format_markdown(["model", "precision", *_ERRORS, *symbols], lines)
 
 
 def _sentence(row: Comparison, reference: Comparison) -> str:
     """`water-w8.pt: rounding adds 0.3 meV/Å to the potential's own 52 meV/Å`."""
     own, together = reference.labels.force_rmse_meV_per_A, row.labels.force_rmse_meV_per_A
     return (
-        f"{row.name}: {row.precision} adds {_number(row.float64.force_rmse_meV_per_A)} meV/Å to the {own:.3g} meV/Å by "
+        f"{row.name}: {row.precision} adds {format_value(row.float64.force_rmse_meV_per_A)} meV/Å to the {own:.3g} meV/Å by "
         f"which the potential itself misses the labels; together {together:.5g} instead of {own:.5g} (force RMSE)"
     )

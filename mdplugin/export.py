@@ -88,6 +88,18 @@ def export_model(  # noqa: PLR0913 (all that an export can be told, by keyword)
     return manifest
 
 
+def build_trial(checkpoint: Checkpoint, policy: Precision, path: Path) -> Artifact:
+    """The native artifact of a policy as a file that nobody has measured yet, loaded.
+
+    Raises:
+        Unsupported: the native engine does not know the network, or cannot tabulate it in this policy.
+    """
+    kept = checkpoint.atomic_numbers
+    network, used, tables = _build(checkpoint, policy, "native", kept)
+    artifacts.save(network, _describe(checkpoint, policy, used, tables, kept), path)
+    return artifacts.load(path)
+
+
 def choose_elements(checkpoint: Checkpoint, elements: Sequence[str] | None) -> tuple[int, ...]:
     """Atomic numbers of the elements to keep, in the model's order.
 

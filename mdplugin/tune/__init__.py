@@ -1,0 +1,1 @@
+"""`mdplugin tune`: potential + frames + budget -> the fastest precision policy inside the budget, measured as a whole."""

@@ -1,0 +1,427 @@
+"""mdplugin tune: the search against brute force, the choice on planted times, and a killed run on a real potential."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from mdplugin.archive import content_sha256
+from mdplugin.artifact import load, read_manifest
+from mdplugin.bounds import QUANTITIES
+from mdplugin.certificate import read_certificates
+from mdplugin.cli import main
+from mdplugin.compare import Effort
+from mdplugin.errors import BoundError, CaseError
+from mdplugin.precision import PRESETS, Precision
+from mdplugin.tune.blocks import Block, combine, list_blocks
+from mdplugin.tune.budget import excess, hold, parse_budget
+from mdplugin.tune.measurements import Measurements
+from mdplugin.tune.search import Measured, Option, Prediction, choose, is_faster, pareto, rank
+from mdplugin.tune.timing import LEAST_HALF, Timing, summarize
+from mdplugin.tune.tuner import tune
+
+# ------------------------------------------------------------------------------------ search
+
+
+def random_problem(seed, n_blocks=4, n_quantities=2):
+    """Options of every block, some of them slower than the base type and some dominated."""
+    random = np.random.default_rng(seed)
+    return {
+        f"block {b}": [
+            Option(f"format {k}", random.uniform(-0.2, 1.0), tuple(random.uniform(0, 1, n_quantities) ** 2))
+            for k in range(random.integers(1, 5))
+        ]
+        for b in range(n_blocks)
+    }
+
+
+def every_policy(options, base):
+    """(time, squares, formats) of all combinations under the additive model."""
+    none = Option("", 0.0, (0.0,) * len(base.squares))
+    for chosen in itertools.product(*([none, *each] for each in options.values())):
+        ms = base.ms - sum(option.saved_ms for option in chosen)
+        squares = np.array(base.squares) + np.sum([option.added for option in chosen], axis=0)
+        names = zip(options, (option.name for option in chosen), strict=True)
+        yield ms, squares, {block: name for block, name in names if name}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_ranking_is_that_of_brute_force(seed):
+    """Dropping dominated formats loses no policy that is not beaten by another inside the limits."""
+    options, base, limits = random_problem(seed), Prediction({}, 10.0, (0.1, 0.01)), (0.9, 0.7)
+    inside = [each for each in every_policy(options, base) if (each[1] <= limits).all()]
+    ranking = list(rank(options, base, limits))
+    assert ranking[0].ms == pytest.approx(min(ms for ms, _, _ in inside), abs=1e-12)
+    assert [each.ms for each in ranking] == sorted(each.ms for each in ranking)
+    assert all((np.array(each.squares) <= limits).all() for each in ranking)
+    found = [each.formats for each in ranking]
+    assert len(found) == len({tuple(each.items()) for each in found})
+    for ms, squares, formats in inside:
+        beaten = any(
+            each.ms <= ms + 1e-12 and (np.array(each.squares) <= squares + 1e-12).all() for each in ranking
+        )
+        assert formats in found or beaten
+
+
+def test_equally_fast_policies_are_ranked_by_error():
+    options = {"a": [Option("coarse", 1.0, (0.5,))], "b": [Option("useless", 0.0, (0.1,))]}
+    assert [each.formats for each in rank(options, Prediction({}, 5.0, (0.0,)), (1.0,))] == [
+        {"a": "coarse"},
+        {},
+    ]
+
+
+def test_nothing_is_ranked_where_the_base_type_is_outside():
+    assert list(rank(random_problem(0), Prediction({}, 10.0, (1.0, 0.0)), (0.9, 0.7))) == []
+
+
+def policy(name, ms, half, force_rmse, is_inside=True):
+    return Measured(name, ms, ms - half, ms + half, force_rmse, is_inside)
+
+
+def test_a_policy_is_faster_only_beyond_the_noise():
+    slow, fast, blurred = (
+        policy("slow", 10, 0.2, 0),
+        policy("fast", 9, 0.2, 1),
+        policy("blurred", 9.7, 0.2, 2),
+    )
+    assert is_faster(fast, slow) and not is_faster(slow, fast)
+    assert choose([slow, fast]) is fast
+    assert choose([slow, blurred]) is slow  # the error buys no time that was measured
+    assert choose([slow, fast, policy("out", 5, 0.1, 0, is_inside=False)]) is fast
+    assert choose([policy("out", 5, 0.1, 0, is_inside=False)]) is None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_nothing_inside_the_budget_is_faster_than_the_choice(seed):
+    random = np.random.default_rng(seed)
+    policies = [
+        policy(
+            str(i), random.uniform(9, 10), random.uniform(0, 0.3), random.uniform(), random.uniform() < 0.7
+        )
+        for i in range(12)
+    ]
+    chosen = choose(policies)
+    assert chosen.is_inside and not any(is_faster(each, chosen) for each in policies if each.is_inside)
+    assert choose(policies[::-1]) == chosen
+
+
+def test_the_front_is_what_no_other_point_beats():
+    points = [(3.0, 1.0), (1.0, 9.0), (2.0, 9.5), (2.0, 4.0), (4.0, 1.0)]
+    assert pareto(points) == [1, 3, 0]
+
+
+# ------------------------------------------------------------------------------------ times
+
+
+def test_what_slows_a_whole_round_is_no_difference_between_policies():
+    random = np.random.default_rng(0)
+    load = random.uniform(1, 3, size=31)
+    timings = summarize([{"a": 10 * x, "b": 11 * x, "c": 12 * x} for x in load])
+    for name, expected in (("a", 10 / 11), ("c", 12 / 11)):
+        assert timings[name].ms / timings["b"].ms == pytest.approx(expected)
+        half = (timings[name].high_ms - timings[name].low_ms) / 2
+        assert half == pytest.approx(LEAST_HALF * timings[name].ms)  # no noise is left
+
+
+def test_the_interval_of_a_median_narrows_with_rounds():
+    random = np.random.default_rng(1)
+
+    def width(n_rounds):
+        rounds = [dict(zip("abcde", random.normal(10, 0.5, 5), strict=True)) for _ in range(n_rounds)]
+        return np.mean([each.high_ms - each.low_ms for each in summarize(rounds).values()])
+
+    assert width(400) == pytest.approx(width(25) / 4, rel=0.4)
+
+
+# ------------------------------------------------------------------------------------ blocks and budget
+
+
+def test_blocks_are_the_roles_in_every_layer_without_messages():
+    names = [str(block) for block in list_blocks(2)]
+    assert names == ["radial.1", "radial.2", "linear.1", "linear.2", "product.1", "product.2", "readout"]
+
+
+def test_combined_formats_are_policies_that_round_trip_and_find_their_names():
+    policy = combine({Block("linear", 1): "w8", Block("readout"): "bf16"}, 2)
+    assert str(policy) == "fp32,linear.1=w8,readout=bf16" and Precision.parse(str(policy)) == policy
+    assert str(combine({Block("linear", layer): "bf16" for layer in (1, 2)}, 2)) == "bf16"
+    assert str(combine({block: "w16" for block in list_blocks(2)}, 2)) == "w16"
+    assert str(combine({}, 2)) == "fp32"
+
+
+@pytest.mark.parametrize(
+    "text", ["speed=2", "force-rmse=1eV/A", "force-rmse=1,force-rmse=2", "force-rmse", ""]
+)
+def test_a_budget_that_makes_no_sense_is_refused_with_what_is_legal(text):
+    with pytest.raises(BoundError, match=r"^budget: .*expected") as refusal:
+        parse_budget(text)
+    assert "force-rmse" in str(refusal.value)
+
+
+def row_of(force_rmse, noise=0.0, is_resolved=True, roughness=0.0):
+    """What `hold` reads of a row, zero where the arguments do not say otherwise."""
+    row = {"float64": {}, "equivariance": {}, "smoothness": {}, "file_MB": 1.0}
+    for quantity in QUANTITIES.values():
+        part, field = quantity.field
+        row[part][field] = 0.0
+    row["float64"]["force_rmse_meV_per_A"] = force_rmse
+    row["smoothness"] |= {"force_noise_meV_per_A": noise, "is_noise_resolved": is_resolved}
+    row["smoothness"]["force_roughness_meV_per_A"] = roughness
+    return row
+
+
+def test_an_unresolved_noise_is_judged_by_the_roughness():
+    budget = {"force-noise": 1.0}
+    assert hold(row_of(0, noise=5.0, is_resolved=False, roughness=0.5), budget)[0].outcome == "pass"
+    assert hold(row_of(0, noise=0.0, is_resolved=False, roughness=1.5), budget)[0].outcome == "fail"
+    assert hold(row_of(0, noise=5.0, is_resolved=True, roughness=0.5), budget)[0].outcome == "fail"
+
+
+def test_the_excess_is_of_the_worst_finding():
+    times, finding = excess(hold(row_of(3.0, noise=0.5), {"force-noise": 1.0, "force-rmse": 1.5}))
+    assert (times, finding.name) == (2.0, "force-rmse")
+
+
+# ------------------------------------------------------------------------------------ the tuner in a planted world
+
+
+class PlantedWorkshop:
+    """Policies of one layer whose savings and squared errors add exactly, and times without noise."""
+
+    class checkpoint:  # noqa: N801
+        n_layers, name = 1, "planted"
+
+    def __init__(self, seed):
+        random = np.random.default_rng(seed)
+        self.effects = {
+            (block.role, name): (random.uniform(0.0, 2.0), random.uniform(0, 1))
+            for block in list_blocks(1)
+            for name in block.formats
+        }
+
+    def evaluate(self, policy):
+        """Time in ms, and force error."""
+        if policy.base == "fp64":
+            return 20.0, 1e-7
+        effects = [self.effects[role, name] for role, _, name in policy.choices]
+        return 10.0 - sum(e[0] for e in effects), float(np.sqrt(1e-6 + sum(e[1] ** 2 for e in effects)))
+
+    def measure(self, policy, effort):
+        return row_of(self.evaluate(policy)[1])
+
+    def time(self, policies, effort):
+        return {each: Timing(*[self.evaluate(each)[0]] * 3) for each in policies}
+
+
+def every_fp32_policy():
+    blocks = list_blocks(1)
+    for names in itertools.product(*(("fp32", *block.formats) for block in blocks)):
+        yield combine(dict(zip(blocks, names, strict=True)), 1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("bound", [0.2, 0.6, 1.2])
+def test_in_a_planted_additive_world_the_fastest_policy_of_all_is_found(seed, bound):
+    workshop = PlantedWorkshop(seed)
+    outcome = tune(workshop, {"force-rmse": bound}, Effort(), 8)
+    best = min(ms for ms, error in map(workshop.evaluate, every_fp32_policy()) if error <= bound)
+    assert outcome.chosen.timing.ms == pytest.approx(best, abs=1e-9) and outcome.chosen.is_inside
+
+
+def test_budgets_that_only_presets_meet_give_those_and_an_impossible_one_names_the_nearest():
+    workshop = PlantedWorkshop(0)
+    for bound, name in ((1.01e-3, "fp32"), (1e-4, "fp64")):
+        assert str(tune(workshop, {"force-rmse": bound}, Effort(), 4).chosen.policy) == name
+    outcome = tune(workshop, {"force-rmse": 1e-9}, Effort(), 4)
+    assert outcome.chosen is None and str(outcome.nearest.policy) == "fp64" and outcome.singles == ()
+
+
+# ------------------------------------------------------------------------------------ a real potential, killed once
+
+PATIENCE_S = 120  # of a busy machine; nothing is asserted of time
+BUDGET = "force-rmse=1meV/A,force-noise=0.1meV/A"
+QUICK = ["--probe-frames", "1", "--rotations", "1", "--directions", "1", "--rounds", "2", "--candidates", "2"]
+ROWS_BEFORE_KILL = 6
+
+
+def arguments_in(directory, budget=BUDGET, output="mixed.pt"):
+    structures = ["--structures", str(directory / "frames.xyz"), "--budget", budget]
+    files = ["-o", str(directory / output), "--report", str(directory / "report")]
+    return ["tune", "water", *structures, *files, *QUICK, "--quiet"]
+
+
+def stored(directory):
+    """Rows and timings of the one context in the file of measurements; empty while there is none."""
+    path = directory / "report" / "mixed-measurements.json"
+    if not path.exists():
+        return {}, {}
+    (context,) = json.loads(path.read_text())["contexts"].values()
+    return context["rows"], context["timings"]
+
+
+@pytest.fixture(scope="module")
+def killed_and_resumed(hexamer, tmp_path_factory):
+    """The directory of a run that was killed when it had ROWS_BEFORE_KILL rows and started again; the rows it had then."""
+    directory = tmp_path_factory.mktemp("tune")
+    hexamer.write(directory / "frames.xyz")
+    command = [sys.executable, "-P", "-m", "mdplugin", *arguments_in(directory)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=directory)
+    end = time.monotonic() + PATIENCE_S
+    while len(stored(directory)[0]) < ROWS_BEFORE_KILL:
+        assert process.poll() is None, process.stderr.read().decode()
+        assert time.monotonic() < end, f"nothing in {PATIENCE_S} s"
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    process.communicate()
+    assert not (directory / "mixed.pt").exists()
+    before = stored(directory)[0]
+    assert main(arguments_in(directory)) == 0
+    return directory, before
+
+
+def report_of(directory):
+    return json.loads((directory / "report" / "mixed-tuning.json").read_text())
+
+
+def test_a_killed_run_goes_on_from_its_measurements(killed_and_resumed):
+    directory, before = killed_and_resumed
+    rows, _ = stored(directory)
+    assert len(rows) > len(before) >= ROWS_BEFORE_KILL
+    assert {key: rows[key] for key in before} == before
+
+
+def test_the_stored_measurements_give_the_same_answer_again(killed_and_resumed, capsys):
+    """A finished run measures nothing again; one that lost rows, as one that was killed, measures the same."""
+    directory, _ = killed_and_resumed
+    file = directory / "report" / "mixed-measurements.json"
+    measured, report, content = file.read_text(), report_of(directory), content_sha256(directory / "mixed.pt")
+    assert main(arguments_in(directory)) == 0
+    assert file.read_text() == measured
+    assert report_of(directory) == report and content_sha256(directory / "mixed.pt") == content
+
+    incomplete = json.loads(measured)
+    (context,) = incomplete["contexts"].values()
+    for key in list(context["rows"])[5::7]:
+        del context["rows"][key]
+    file.write_text(json.dumps(incomplete))
+    assert main(arguments_in(directory)) == 0
+    assert report_of(directory) == report and content_sha256(directory / "mixed.pt") == content
+    rows = json.loads(measured)["contexts"].popitem()[1]["rows"]
+    assert stored(directory)[0] == rows
+
+
+def test_the_result_is_inside_the_budget_and_no_preset_that_meets_it_is_faster(killed_and_resumed):
+    directory, _ = killed_and_resumed
+    report, manifest = report_of(directory), read_manifest(directory / "mixed.pt")
+    policies = {each["policy"]: each for each in report["policies"]}
+    chosen = policies[report["chosen"]]
+    assert (
+        manifest.precision == report["chosen"]
+        and str(Precision.parse(manifest.precision)) == report["chosen"]
+    )
+    assert set(PRESETS) <= set(policies)
+    for each in policies.values():
+        if each["is_inside"]:
+            assert not each["high_ms"] < chosen["low_ms"]
+    row = chosen["row"]
+    assert row["float64"]["force_rmse_meV_per_A"] <= 1.0
+    assert row["smoothness"]["force_roughness_meV_per_A"] <= 0.1
+    assert policies["bf16"]["is_inside"] is False  # its noise is 1 meV/Å
+    assert policies["w16"]["is_inside"] is True
+
+
+def test_what_was_written_is_certified_with_its_own_numbers(killed_and_resumed):
+    directory, _ = killed_and_resumed
+    (certificate,) = read_certificates(directory / "mixed.pt").valid
+    assert certificate.outcome == "pass" and set(certificate.bounds) == {"force-rmse", "force-noise"}
+    (chosen,) = [
+        each for each in report_of(directory)["policies"] if each["policy"] == report_of(directory)["chosen"]
+    ]
+    assert certificate.measured["float64"] == chosen["row"]["float64"]
+    assert certificate.measured["times_fp32_speed"] == chosen["times_fp32_speed"]
+    assert load(directory / "mixed.pt").certificates.line.startswith("compare pass on 1 frame of H12O6")
+
+
+def test_the_report_has_plots(killed_and_resumed):
+    report = killed_and_resumed[0] / "report"
+    for name in ("force-error", "force-noise"):
+        assert (report / f"mixed-{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def with_measurements(killed_and_resumed, tmp_path):
+    """A new directory with the frames and the measurements of the finished run."""
+    source, _ = killed_and_resumed
+    (tmp_path / "report").mkdir()
+    for name in ("frames.xyz", "report/mixed-measurements.json"):
+        (tmp_path / name).write_bytes((source / name).read_bytes())
+    return tmp_path
+
+
+def files_in(directory):
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
+
+
+def test_a_budget_that_only_fp32_meets_gives_fp32(with_measurements, capsys):
+    rows = stored(with_measurements)[0]
+    (row,) = [row for key, row in rows.items() if json.loads(key)["policy"] == "fp32"][:1]
+    budget = f"force-rmse={1.001 * row['float64']['force_rmse_meV_per_A']:.9f}"
+    assert main(arguments_in(with_measurements, budget)) == 0
+    assert read_manifest(with_measurements / "mixed.pt").precision == "fp32"
+    assert "| fp32 * (chosen)" in capsys.readouterr().out
+
+
+def test_a_budget_that_nothing_meets_is_said_in_one_line_and_nothing_is_written(with_measurements, capsys):
+    before = files_in(with_measurements)
+    assert main(arguments_in(with_measurements, "force-rmse=1e-12meV/A")) == 1
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1
+    assert (
+        "no policy meets the budget" in printed.err and "the nearest is fp64, with force-rmse" in printed.err
+    )
+    assert "times the bound" in printed.err
+    assert files_in(with_measurements) == before
+
+
+@pytest.mark.parametrize(
+    ("budget", "options", "message"),
+    [
+        ("force-rms=1", [], "budget: expected NAME=NUMBER of energy-rmse, "),
+        ("force-rmse=1eV/A", [], "budget: force-rmse: expected a positive number in meV/Å"),
+        ("stress-max=1", [], "budget: stress-max: the structures do not show it"),
+        (BUDGET, ["--probe-frames", "0"], "probe-frames: expected 1 or more"),
+        (BUDGET, ["--threads", "0"], "threads: expected a whole number of 1 or more, got 0"),
+        (BUDGET, ["--candidates", "-1"], "candidates: expected a whole number of 1 or more, got -1"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_in_one_line(
+    with_measurements, capsys, budget, options, message
+):
+    assert main([*arguments_in(with_measurements, budget), *options]) == 3
+    error = capsys.readouterr().err
+    assert error.startswith(f"mdplugin: {message}") and error.count("\n") == 1
+    assert not (with_measurements / "mixed.pt").exists()
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"schema": 99}', '{"schema": 1}'])
+def test_a_file_that_holds_no_measurements_is_refused(tmp_path, content):
+    path = tmp_path / "measurements.json"
+    path.write_text(content)
+    with pytest.raises(CaseError, match=r"expected measurements of `mdplugin tune`.*remove it"):
+        Measurements(path, {})
+    assert path.read_text() == content
+
+
+def test_measurements_of_another_context_are_not_used(tmp_path):
+    path = tmp_path / "measurements.json"
+    Measurements(path, {"structures": "a"}).keep_row("fp32", {"value": 1.0})
+    assert Measurements(path, {"structures": "a"}).row("fp32") == {"value": 1.0}
+    assert Measurements(path, {"structures": "b"}).row("fp32") is None
