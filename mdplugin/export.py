@@ -88,15 +88,17 @@ def export_model(  # noqa: PLR0913 (all that an export can be told, by keyword)
     return manifest
 
 
-def build_trial(checkpoint: Checkpoint, policy: Precision, path: Path) -> Artifact:
-    """The native artifact of a policy as a file that nobody has measured yet, loaded.
+def build_trial(
+    checkpoint: Checkpoint, policy: Precision, path: Path, calibrate: Sequence[ase.Atoms] = ()
+) -> Artifact:
+    """The native artifact of a policy as a file that nobody has measured yet, loaded; `calibrate` as for `export_model`.
 
     Raises:
         Unsupported: the native engine does not know the network, or cannot tabulate it in this policy.
     """
     kept = checkpoint.atomic_numbers
-    network, used, tables = _build(checkpoint, policy, "native", kept)
-    artifacts.save(network, _describe(checkpoint, policy, used, tables, kept), path)
+    network, used, tables = _build(checkpoint, policy, "native", kept, calibrate)
+    artifacts.save(network, _describe(checkpoint, policy, used, tables, kept, calibrate), path)
     return artifacts.load(path)
 
 
@@ -125,7 +127,7 @@ def _build(
     policy: Precision,
     backend: str,
     kept: tuple[int, ...],
-    calibrate: Sequence[ase.Atoms],
+    calibrate: Sequence[ase.Atoms] = (),
 ) -> tuple[torch.jit.ScriptModule, str, list[dict]]:
     """The network, the backend that it came from, and the facts of its radial tables."""
     if backend != "e3nn":
@@ -152,7 +154,7 @@ def _describe(
     backend: str,
     tables: list[dict],
     kept: tuple[int, ...],
-    calibrate: Sequence[ase.Atoms],
+    calibrate: Sequence[ase.Atoms] = (),
 ) -> Manifest:
     e0 = dict(zip(checkpoint.atomic_numbers, checkpoint.e0s, strict=True))
     return Manifest(

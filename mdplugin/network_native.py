@@ -30,9 +30,9 @@ TABLES = {
     "fp32": ("spline5", 5e-6),
     "w16": ("spline5", 2e-4),
     "w16a16": ("spline5", 2e-4),
-    "fp16": ("spline5", 5e-6),
-    "bf16": ("spline5", 5e-6),
-    "w8": ("spline5", 5e-6),
+    "fp16": ("spline5", 2e-4),
+    "bf16": ("spline5", 5e-3),
+    "w8": ("spline5", 5e-3),
 }
 INTERVALS = (64, 80, 96, 112, 128, 160, 192, 256, 512, 1024, 2048, 4096)
 LARGEST_TABLE_BYTES = 500_000_000

@@ -86,6 +86,7 @@ ROLES: dict[str, dict[str, Format]] = {
     "product": _PARAMETERS,  # path weights of the symmetric contraction
     "readout": _MATRICES,  # matrices of the readouts
 }
+_FIXED_POINT = tuple(name for name, each in FORMATS.items() if each.storage.startswith("int"))
 LAYERED = ("radial", "linear", "messages", "product")
 
 # name -> choices: the rows of docs/precision.md
@@ -216,16 +217,21 @@ class Precision:
             if layer > n_layers:
                 raise PrecisionError(f"precision: {role}.{layer}={name}: the network has {n_layers} layers")
 
+    @property
+    def is_fixed_point(self) -> bool:
+        """Whether matrices between the layers are kept in fixed point: then there is something to calibrate."""
+        return any(role == "linear" and name in _FIXED_POINT for role, _, name in self.choices)
+
     def require_fixed_point(self) -> None:
         """Refuse to calibrate where no matrix between the layers is kept in fixed point.
 
         Raises:
             PrecisionError: says which formats are.
         """
-        formats = {name for role, _, name in self.choices if role == "linear"}
-        legal = [name for name, each in FORMATS.items() if each.storage.startswith("int")]
-        if not formats & set(legal):
-            raise PrecisionError(f"calibrate: expected a policy with linear={' or '.join(legal)}, got {self}")
+        if not self.is_fixed_point:
+            raise PrecisionError(
+                f"calibrate: expected a policy with linear={' or '.join(_FIXED_POINT)}, got {self}"
+            )
 
     def allowed(self, trained_dtype: str) -> Tolerance:
         """The tolerance for a network trained in "float32" or "float64"."""

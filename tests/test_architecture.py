@@ -115,6 +115,7 @@ ARROWS = {
         "number_types",
         "numerics",
         "potentials",
+        "precision",
         "reference",
         "reference_layer",
         "tables",

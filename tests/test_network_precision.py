@@ -58,7 +58,9 @@ def worst(results, expected):
     errors = []
     for result, exact in zip(results, expected, strict=True):
         assert all(bool(part.isfinite().all()) for part in result)
-        errors.append([float((x - y).abs().max() / max(1.0, y.abs().max())) for x, y in zip(result, exact, strict=True)])
+        errors.append(
+            [float((x - y).abs().max() / max(1.0, y.abs().max())) for x, y in zip(result, exact, strict=True)]
+        )
     return np.max(errors, axis=0)
 
 
@@ -119,7 +121,9 @@ def test_an_exported_policy_is_what_ase_runs(artifacts, water_frames, text):
     artifact = mdplugin.load(artifacts["water", text])
     manifest, policy = artifact.manifest, Precision.parse(text)
     assert manifest.precision == text and manifest.backend == "native"
-    assert [table["knots"] for table in manifest.radial_tables] == [policy.format("radial", t) for t in (1, 2)]
+    assert [table["knots"] for table in manifest.radial_tables] == [
+        policy.format("radial", t) for t in (1, 2)
+    ]
     assert manifest.fidelity["force_eV_per_A"] <= policy.allowed("float64").force_eV_per_A
     results = []
     for source in (artifact, mdplugin.load(artifacts["water", "fp32"])):
@@ -157,6 +161,10 @@ def test_lammps_rounds_as_ase_does(artifacts, water_frames, tmp_path, text):
     calculator.calculate(atoms, ["forces"])
     expected = calculator.results
     # float32 sums in another order: 1e-4 eV/Å as for fp32; state: a few values in a thousand rounded the other way
-    bound = 1e-4 if not Precision.parse(text).rounds_state else 1e-4 + 4 * ROUNDOFF[text.replace("w8a16", "w8a16")]
+    bound = (
+        1e-4
+        if not Precision.parse(text).rounds_state
+        else 1e-4 + 4 * ROUNDOFF[text.replace("w8a16", "w8a16")]
+    )
     assert np.abs(result.forces - expected["forces"]).max() <= bound
     assert abs(result.energy - expected["energy"]) <= 1e-5 * len(atoms)

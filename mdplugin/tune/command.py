@@ -38,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=NUMBER,...",
         help=f"largest values against float64; NAME of {describe_quantities()}",
     )
+    add(
+        "--calibrate",
+        type=Path,
+        metavar="FRAMES",
+        help="round fixed-point matrices for the least force error on these, other structures than those above",
+    )
     add("-o", "--output", type=Path, required=True, help="the artifact to write, e.g. water-mixed.pt")
     add(
         "--report",
@@ -78,6 +84,10 @@ def run(arguments: argparse.Namespace) -> int:
     checkpoint = read_checkpoint(arguments.source, arguments.head, arguments.trust)
     require_elements(checkpoint, frames)
     context = describe_context(checkpoint, structures, arguments.threads, choose_clock(arguments.threads)[0])
+    calibration = read_frames(arguments.calibrate) if arguments.calibrate else ()
+    if calibration:
+        require_elements(checkpoint, calibration)
+        context["calibration"] = describe_structures(arguments.calibrate, calibration)
     measurements = Measurements(name_file("measurements.json"), context)
     total = count_steps(checkpoint.n_layers, effort, arguments.candidates)
     with (
@@ -85,7 +95,9 @@ def run(arguments: argparse.Namespace) -> int:
         tempfile.TemporaryDirectory(prefix="mdplugin-tune-") as scratch,
         _progress(total, arguments.quiet) as step,
     ):
-        workshop = Workshop(checkpoint, frames, measurements, Path(scratch), arguments.threads, step)
+        workshop = Workshop(
+            checkpoint, frames, measurements, Path(scratch), arguments.threads, step, calibration
+        )
         outcome = tune(workshop, budget, effort, arguments.candidates)
         if outcome.chosen is not None:
             _write(workshop, outcome, effort, arguments, output)
@@ -163,6 +175,7 @@ def _write(workshop, outcome, effort, arguments: argparse.Namespace, output: Pat
         head=arguments.head,
         backend="native",
         frames=workshop.frames,
+        calibrate=workshop.calibrate(chosen.policy),
         trust=arguments.trust,
     )
     row = workshop.measure_file(load(trial), effort).as_dict()

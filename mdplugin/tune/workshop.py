@@ -29,6 +29,7 @@ class Workshop:
     Attributes:
         scratch: directory for artifacts that are only measured.
         threads: torch's, for the choice of the clock. step: called with a text after every measurement.
+        calibration: frames on which matrices in fixed point are rounded (calibrate.py); none: to nearest.
     """
 
     checkpoint: Checkpoint
@@ -37,6 +38,7 @@ class Workshop:
     scratch: Path
     threads: int = 1
     step: Callable[[str], object] = lambda _: None
+    calibration: Sequence[ase.Atoms] = ()
     _paths: dict[Precision, Path] = field(default_factory=dict)
 
     @functools.cached_property
@@ -45,11 +47,15 @@ class Workshop:
         self.step("mace-torch float64")
         return evaluate_mace(self.checkpoint, self.frames)
 
+    def calibrate(self, policy: Precision) -> Sequence[ase.Atoms]:
+        """The frames that a policy is calibrated on."""
+        return self.calibration if policy.is_fixed_point else ()
+
     def build(self, policy: Precision) -> Artifact:
         """The policy's artifact, loaded."""
         if policy not in self._paths:
             path = self.scratch / f"{len(self._paths)}.pt"
-            build_trial(self.checkpoint, policy, path)
+            build_trial(self.checkpoint, policy, path, self.calibrate(policy))
             self._paths[policy] = path
         return load(self._paths[policy])
 
