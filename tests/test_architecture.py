@@ -113,6 +113,7 @@ ARROWS = {
         "number_types",
         "numerics",
         "potentials",
+        "precision",
         "reference",
         "reference_layer",
         "tables",

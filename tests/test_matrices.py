@@ -92,7 +92,9 @@ def emulate_integers(x, values, in_scale, out_scale, largest):
     s, inverse = f32(norm / largest)[:, None, None], f32(largest / norm)[:, None, None]
     a = torch.round(x.double() * f32(in_scale * inverse))
     assert not a.numel() or float(a.abs().max()) <= largest
-    parts = [a[..., k : k + 512] @ values[k : k + 512] for k in range(0, values.shape[0], 512)]  # whole numbers: exact
+    parts = [
+        a[..., k : k + 512] @ values[k : k + 512] for k in range(0, values.shape[0], 512)
+    ]  # whole numbers: exact
     unit = out_scale * s
     return sum(parts) * unit, (3 + len(parts)) * U * sum(part.abs() for part in parts) * unit
 
@@ -150,7 +152,15 @@ def test_nodes_of_zeros_give_zeros(kind):
     assert bool((case.run(case.x, start=start)[1] == 1).all())
 
 
-NOT_NUMBERS = [0x7F800000, -0x800000, 0x7FC00000, -0x400000, 0x7FFFFFFF, 0x7F800001, -1]  # ± infinity; any NaN
+NOT_NUMBERS = [
+    0x7F800000,
+    -0x800000,
+    0x7FC00000,
+    -0x400000,
+    0x7FFFFFFF,
+    0x7F800001,
+    -1,
+]  # ± infinity; any NaN
 
 
 @KINDS
@@ -291,4 +301,7 @@ def test_an_instruction_set_that_is_not_there_is_refused():
     assert done.returncode != 0
     said = done.stderr.strip().splitlines()[-1]
     legal = ", ".join(SETS[: SETS.index(ISA) + 1])
-    assert said == f"RuntimeError: mdplugin: MDPLUGIN_ISA: expected one of {legal} on this processor, got 'v5'"
+    assert (
+        said
+        == f"mdplugin.errors.NativeError: MDPLUGIN_ISA: expected one of {legal} on this processor, got 'v5'"
+    )

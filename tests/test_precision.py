@@ -61,7 +61,9 @@ def test_a_layers_choice_goes_before_its_roles():
             policy = round_trip(f"fp32,{role}={x},{role}.2={y}")
             assert policy == round_trip(f"fp32,{role}.2={y},{role}={x}")
             assert [policy.format(role, layer) for layer in (1, 2, 3)] == [x, y, x]
-            assert (x == y) == all(layer == 0 for _, layer, _ in policy.choices)  # no choice repeats the role's
+            assert (x == y) == all(
+                layer == 0 for _, layer, _ in policy.choices
+            )  # no choice repeats the role's
 
 
 @pytest.mark.parametrize(
@@ -157,9 +159,9 @@ def test_tolerances_grow_with_what_is_rounded():
 def test_a_layer_that_the_network_has_not_is_refused():
     policy = Precision.parse("fp32,linear.3=w8")
     policy.require_layers(3)
-    with pytest.raises(PrecisionError, match="precision: linear.3=w8: the network has 2 layers"):
+    with pytest.raises(PrecisionError, match=r"precision: linear\.3=w8: the network has 2 layers"):
         policy.require_layers(2)
-    with pytest.raises(PrecisionError, match="radial.3=w16: the network has 2 layers"):
+    with pytest.raises(PrecisionError, match=r"radial\.3=w16: the network has 2 layers"):
         build_native(build("plain-residual"), Precision.parse("fp32,radial.3=w16"))
 
 

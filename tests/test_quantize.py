@@ -60,7 +60,10 @@ def test_halves_go_to_the_even_number_and_large_values_saturate(storage):
 def test_what_is_not_finite_is_refused(storage, value):
     values = random(1, 4, 3)
     values[0, 2, 1] = value
-    for work in (lambda: round_values(values, storage), lambda: round_knots(values, *balance(random(1, 4, 3))[:1], storage)):
+    for work in (
+        lambda: round_values(values, storage),
+        lambda: round_knots(values, *balance(random(1, 4, 3))[:1], storage),
+    ):
         with pytest.raises(CheckpointError, match="expected finite parameters, got 1 that are not"):
             work()
 
@@ -143,7 +146,9 @@ def test_knots_are_rounded_in_units_of_their_row(name):
     if storage in LARGEST:
         bound = rows * unit * (0.5 + 1e-9) / LARGEST[storage]
     else:
-        bound = knots.abs() * {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}[storage] + rows * unit * 2.0**-25
+        bound = (
+            knots.abs() * {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}[storage] + rows * unit * 2.0**-25
+        )
     assert bool((error <= bound).all())
 
 
@@ -169,14 +174,18 @@ def test_units_move_into_the_messages_exactly(name, monkeypatch):
     fine, fine_tables = quantize_tables(model, tables, policy)
     assert all(table.stored is not None for table in fine_tables)
     for before, after in zip(tables, fine_tables, strict=True):  # the density is no radial function
-        assert torch.equal(before.coefficients[..., before.n_radial :], after.coefficients[..., after.n_radial :])
+        assert torch.equal(
+            before.coefficients[..., before.n_radial :], after.coefficients[..., after.n_radial :]
+        )
         assert float(after.stored.values.abs().max()) <= 1 + 1e-12
     frame = frames(model.atomic_numbers)[0]
     expected = evaluate_frame(model, frame, tables=tables)
     found = evaluate_frame(fine, frame, tables=fine_tables)
     scale = max(1.0, np.abs(expected.forces).max())  # float64 rounding, amplified by sums of ~1e3 terms
     assert np.abs(found.forces - expected.forces).max() <= 1e-12 * scale
-    assert np.abs(found.energies - expected.energies).max() <= 1e-12 * max(1.0, np.abs(expected.energies).max())
+    assert np.abs(found.energies - expected.energies).max() <= 1e-12 * max(
+        1.0, np.abs(expected.energies).max()
+    )
 
 
 # --- models ---
@@ -244,7 +253,9 @@ def test_rounded_parameters_break_no_symmetry_and_conserve_energy(name, text):
         found = evaluate_frame(model, turned, tables=tables)
         # float64 rounding of sums of ~1e3 terms, with cancellation between edges
         assert np.abs(found.forces - result.forces @ R.T).max() <= 1e-12 * size
-        assert np.abs(found.energies - result.energies).max() <= 1e-12 * max(1.0, np.abs(result.energies).max())
+        assert np.abs(found.energies - result.energies).max() <= 1e-12 * max(
+            1.0, np.abs(result.energies).max()
+        )
 
     vectors, *rest = inputs(model, frame)
     direction = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -30,9 +30,7 @@ def make_table(degree, n_paths, channels, name, seed=0):
     knots = torch.randn(N_PAIRS, n_rows, n, generator=generator, dtype=torch.float64)
     knots = knots * torch.exp(2 * torch.randn(n, generator=generator, dtype=torch.float64))
     knots = knots * torch.exp(-torch.linspace(0, 6, n_rows, dtype=torch.float64))[:, None]
-    table = RadialTable(
-        f"spline{degree}", R_MAX, N_INTERVALS, 1, _spline_pieces(degree), knots, n_radial=n
-    )
+    table = RadialTable(f"spline{degree}", R_MAX, N_INTERVALS, 1, _spline_pieces(degree), knots, n_radial=n)
     if name == "fp32":
         return replace(table, coefficients=knots.float().double())
     rows, unit = balance(knots)
@@ -67,12 +65,12 @@ class Scene:
         order = torch.arange(n)
         return r, torch.ones(n, 1), torch.arange(n + 1), order, torch.zeros(n, dtype=torch.int64), self.pair
 
-    def R(self, r):
+    def values(self, r):
         """(n, n_functions), in float64."""
         A = self.kernel.forward(self.u, *self.walk(r))[0]
         return A[..., : self.channels].flatten(1).double()
 
-    def dR(self, r):
+    def slopes(self, r):
         """The same of dR/dr: gradients of one function at a time."""
         columns = []
         for p in range(self.n_paths):
@@ -116,7 +114,7 @@ def round_weights(w):
 def test_stored_tables_are_the_restored_ones(degree, size, name):
     scene = Scene(degree, size, name)
     exact = scene.table.evaluate(scene.r.double(), scene.pair)
-    for order, found in ((0, scene.R(scene.r)), (1, scene.dR(scene.r))):
+    for order, found in ((0, scene.values(scene.r)), (1, scene.slopes(scene.r))):
         w, c = scene.terms(order)
         # weights are rounded once, their products and sums once each
         bound = (w.shape[1] + 2) * U * torch.einsum("nj,njf->nf", w.abs(), c.abs())
@@ -129,7 +127,7 @@ def test_tables_of_whole_numbers_are_exact_sums(degree, size):
     """w16a16: the integers of rounded weights and knots; only conversion and unit are in float32."""
     scene = Scene(degree, size, "w16a16")
     exact = scene.table.evaluate(scene.r.double(), scene.pair)
-    for order, found in ((0, scene.R(scene.r)), (1, scene.dR(scene.r))):
+    for order, found in ((0, scene.values(scene.r)), (1, scene.slopes(scene.r))):
         w, c = scene.terms(order)
         integers, unit = round_weights(w)
         assert float(integers.abs().max()) <= 32767
@@ -137,7 +135,10 @@ def test_tables_of_whole_numbers_are_exact_sums(degree, size):
         assert float(sums.abs().max()) < 2**31
         assert bool(((found - sums * unit).abs() <= 4 * U * (sums.abs() * unit)).all())
         # and so R to half a unit of each weight
-        bound = torch.einsum("nj,njf->nf", (unit * (0.5 + 1e-3)).expand_as(w), c.abs()) + 4 * U * exact[order].abs()
+        bound = (
+            torch.einsum("nj,njf->nf", (unit * (0.5 + 1e-3)).expand_as(w), c.abs())
+            + 4 * U * exact[order].abs()
+        )
         assert bool(((found - exact[order]).abs() <= bound).all())
 
 
@@ -145,9 +146,11 @@ def test_tables_of_whole_numbers_are_exact_sums(degree, size):
 @KINDS
 def test_slopes_are_those_of_the_values(degree, name):
     """Parameters alone are rounded, so dR/dr is the derivative of R as it is computed, to float32 rounding."""
-    middle = (torch.arange(N_INTERVALS) + 0.5) * (R_MAX / N_INTERVALS)  # polynomials of the degree to both sides
+    middle = (torch.arange(N_INTERVALS) + 0.5) * (
+        R_MAX / N_INTERVALS
+    )  # polynomials of the degree to both sides
     scene, h = Scene(degree, (3, 7), name, r=middle), R_MAX / N_INTERVALS / 8
-    values = [scene.R(middle + k * h) for k in (-2, -1, 1, 2)]
+    values = [scene.values(middle + k * h) for k in (-2, -1, 1, 2)]
     slope = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * h)
     # exact up to degree 4; the fifth derivative of the polynomial is added: 120 times its last coefficient
     w, c = scene.terms(0)
@@ -158,7 +161,7 @@ def test_slopes_are_those_of_the_values(degree, name):
         )
     # R with (6 + 2) U of its terms, which differ between the four points by no more than half; 18 / 12 of it over h
     noise = 1.5 * 1.5 * 8 * U * torch.einsum("nj,njf->nf", w.abs(), c.abs()) / h
-    assert bool(((slope - scene.dR(middle)).abs() <= noise).all())
+    assert bool(((slope - scene.slopes(middle)).abs() <= noise).all())
 
 
 @pytest.mark.parametrize("name", ["fp32", *FORMATS])
@@ -166,7 +169,7 @@ def test_slopes_are_those_of_the_values(degree, name):
 def test_beyond_the_cutoff_functions_are_zero(degree, name):
     r = torch.tensor([R_MAX * 1.0000002, R_MAX + 0.5, 3 * R_MAX, 1e6])
     scene = Scene(degree, (3, 7), name, r=r)
-    assert not scene.R(r).any() and not scene.dR(r).any()
+    assert not scene.values(r).any() and not scene.slopes(r).any()
 
 
 @pytest.mark.parametrize("name", ["fp32", *FORMATS])
@@ -175,12 +178,16 @@ def test_distances_that_are_no_numbers_stay_so(name, value):
     scene = Scene(5, (3, 7), name)
     r = scene.r.clone()
     r[3] = value
-    found = scene.R(r)
+    found = scene.values(r)
     assert not found[3].isfinite().any() or value == float("inf")  # infinitely far: nothing, or no number
-    assert torch.equal(found[4:], scene.R(scene.r)[4:]) and torch.equal(found[:3], scene.R(scene.r)[:3])
+    assert torch.equal(found[4:], scene.values(scene.r)[4:]) and torch.equal(
+        found[:3], scene.values(scene.r)[:3]
+    )
 
 
 def test_tables_that_do_not_fit_are_refused():
     table = make_table(5, 3, 16, "w16")
     with pytest.raises(RuntimeError, match="expected a scale of each row"):
-        make_kernel(replace(table, stored=replace(table.stored, scale=table.stored.scale[:, :-1])), 3, 16, "w16")
+        make_kernel(
+            replace(table, stored=replace(table.stored, scale=table.stored.scale[:, :-1])), 3, 16, "w16"
+        )

@@ -30,17 +30,16 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         MDPluginError: the model cannot be read or lowered, the structures do not fit it.
     """
-    import torch
     from ase.data import atomic_numbers
 
     from mdplugin.checkpoint import read_checkpoint
     from mdplugin.errors import CheckpointError, StructureError
     from mdplugin.lowering import lower
     from mdplugin.network_native import tabulate_layers
-    from mdplugin.precision import Precision
     from mdplugin.numerics.figures import draw_figures
     from mdplugin.numerics.report import format_study
     from mdplugin.numerics.study import run_study
+    from mdplugin.precision import Precision
 
     if arguments.output is not None and arguments.output.exists() and not arguments.output.is_dir():
         raise StructureError(f"{arguments.output}: expected a directory for the figures, got a file")
