@@ -236,7 +236,7 @@ def test_a_wrong_network_is_refused_and_the_old_file_kept(
 
 def test_unknown_precision_lists_the_legal_ones(tmp_path):
     with pytest.raises(
-        PrecisionError, match="expected one of fp64, fp32, bf16, .*, got 'fp23'; did you mean fp32"
+        PrecisionError, match=r"expected one of fp64, fp32, bf16, .*, got 'fp23'; did you mean fp32"
     ):
         mdplugin.export_model("water", tmp_path / "w.pt", "fp23")
     assert [str(Precision.parse(name)) for name in PRESETS] == list(PRESETS)

@@ -302,5 +302,6 @@ def test_an_instruction_set_that_is_not_there_is_refused():
     said = done.stderr.strip().splitlines()[-1]
     legal = ", ".join(SETS[: SETS.index(ISA) + 1])
     assert (
-        said == f"RuntimeError: mdplugin: MDPLUGIN_ISA: expected one of {legal} on this processor, got 'v5'"
+        said
+        == f"mdplugin.errors.NativeError: MDPLUGIN_ISA: expected one of {legal} on this processor, got 'v5'"
     )

@@ -91,18 +91,16 @@ def amplification(name):
 def test_rounded_state_costs_what_its_roundoff_says(name, text):
     """First order: as the same relative errors in the parameters do, in as many products.
 
-    Operands are rounded in both directions, twice as often as parameters: hence 2; 5 for the tails of single
-    draws (measured: up to 3.8 in all, and 0.4 in the middle).
+    Forces: operands are rounded in both directions, hence 2 (measured: up to 0.97). Weights of a table's slope cancel to
+    a third or less, and their rounding does not: 6 where tables are in whole numbers (measured: up to 3.3).
+    Energies are few, and some happen to be right with rounded parameters: 16 (measured: up to 7.5, in the middle 0.5).
     """
-    u = max(ROUNDOFF.get(word, 0.0) for word in formats_of(text))
+    formats = [word for _, _, word in Precision.parse(text).choices]
+    u = max(ROUNDOFF.get(word, 0.0) for word in formats)
     energy, force = worst(evaluate(name, text), rounded(name, text)[2])
-    limit = 10 * u * amplification(name)
-    assert energy <= limit[0] + ENERGY_BOUND[torch.float32]
-    assert force <= limit[1] + FORCE_BOUND[torch.float32] / 100
-
-
-def formats_of(text):
-    return [name for _, _, name in Precision.parse(text).choices]
+    limit = u * amplification(name)
+    assert energy <= 16 * limit[0] + ENERGY_BOUND[torch.float32] / 10
+    assert force <= (6 if "w16a16" in formats else 2) * limit[1] + FORCE_BOUND[torch.float32] / 10
 
 
 @pytest.mark.parametrize("text", LOW)
@@ -131,8 +129,8 @@ def test_an_exported_policy_is_what_ase_runs(artifacts, water_frames, text):
         calculator.calculate(water_frames[0], ["forces"])
         results.append(calculator.results)
     error = np.abs(results[0]["forces"] - results[1]["forces"]).max()
-    # on frames of water at 300 K: a tenth of what the violent frames of the export may show
-    assert 1e-6 <= error <= policy.allowed("float64").force_eV_per_A / 10
+    # water at 300 K is less violent than the frames of the export
+    assert 1e-6 <= error <= policy.allowed("float64").force_eV_per_A / 4
 
 
 def test_files_shrink_with_their_numbers(artifacts):
@@ -161,10 +159,6 @@ def test_lammps_rounds_as_ase_does(artifacts, water_frames, tmp_path, text):
     calculator.calculate(atoms, ["forces"])
     expected = calculator.results
     # float32 sums in another order: 1e-4 eV/Å as for fp32; state: a few values in a thousand rounded the other way
-    bound = (
-        1e-4
-        if not Precision.parse(text).rounds_state
-        else 1e-4 + 4 * ROUNDOFF[text.replace("w8a16", "w8a16")]
-    )
+    bound = 1e-4 + 4 * ROUNDOFF.get(text, 0.0)
     assert np.abs(result.forces - expected["forces"]).max() <= bound
     assert abs(result.energy - expected["energy"]) <= 1e-5 * len(atoms)

@@ -65,12 +65,12 @@ class Scene:
         order = torch.arange(n)
         return r, torch.ones(n, 1), torch.arange(n + 1), order, torch.zeros(n, dtype=torch.int64), self.pair
 
-    def R(self, r):
+    def values(self, r):
         """(n, n_functions), in float64."""
         A = self.kernel.forward(self.u, *self.walk(r))[0]
         return A[..., : self.channels].flatten(1).double()
 
-    def dR(self, r):
+    def slopes(self, r):
         """The same of dR/dr: gradients of one function at a time."""
         columns = []
         for p in range(self.n_paths):
@@ -98,7 +98,7 @@ class Scene:
 def test_stored_tables_are_the_restored_ones(degree, size, name):
     scene = Scene(degree, size, name)
     exact = scene.table.evaluate(scene.r.double(), scene.pair)
-    for order, found in ((0, scene.R(scene.r)), (1, scene.dR(scene.r))):
+    for order, found in ((0, scene.values(scene.r)), (1, scene.slopes(scene.r))):
         w, c = scene.terms(order)
         # weights are rounded once, their products and sums once each
         bound = (w.shape[1] + 2) * U * torch.einsum("nj,njf->nf", w.abs(), c.abs())
@@ -111,7 +111,7 @@ def test_whole_weights_cost_half_a_unit_of_neighbouring_knots_differences(degree
     """w16a16 (kernel_edges.h: round_weights): the error is the sum of k_j (c_j+1 - c_j), less k_last c_last."""
     scene = Scene(degree, size, "w16a16")
     exact = scene.table.evaluate(scene.r.double(), scene.pair)
-    for order, found in ((0, scene.R(scene.r)), (1, scene.dR(scene.r))):
+    for order, found in ((0, scene.values(scene.r)), (1, scene.slopes(scene.r))):
         w, c = scene.terms(order)
         least = torch.maximum(w.abs().amax(1) / 32760, w.abs().sum(1) / 65520)
         whole = (w.sum(1) / least.clamp(min=1e-300)).trunc().abs()
@@ -132,7 +132,7 @@ def test_slopes_are_those_of_the_values(degree, name):
         R_MAX / N_INTERVALS
     )  # polynomials of the degree to both sides
     scene, h = Scene(degree, (3, 7), name, r=middle), R_MAX / N_INTERVALS / 8
-    values = [scene.R(middle + k * h) for k in (-2, -1, 1, 2)]
+    values = [scene.values(middle + k * h) for k in (-2, -1, 1, 2)]
     slope = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * h)
     # exact up to degree 4; the fifth derivative of the polynomial is added: 120 times its last coefficient
     w, c = scene.terms(0)
@@ -143,7 +143,7 @@ def test_slopes_are_those_of_the_values(degree, name):
         )
     # R with (6 + 2) U of its terms, which differ between the four points by no more than half; 18 / 12 of it over h
     noise = 1.5 * 1.5 * 8 * U * torch.einsum("nj,njf->nf", w.abs(), c.abs()) / h
-    assert bool(((slope - scene.dR(middle)).abs() <= noise).all())
+    assert bool(((slope - scene.slopes(middle)).abs() <= noise).all())
 
 
 @pytest.mark.parametrize("name", ["fp32", *FORMATS])
@@ -151,7 +151,7 @@ def test_slopes_are_those_of_the_values(degree, name):
 def test_beyond_the_cutoff_functions_are_zero(degree, name):
     r = torch.tensor([R_MAX * 1.0000002, R_MAX + 0.5, 3 * R_MAX, 1e6])
     scene = Scene(degree, (3, 7), name, r=r)
-    assert not scene.R(r).any() and not scene.dR(r).any()
+    assert not scene.values(r).any() and not scene.slopes(r).any()
 
 
 @pytest.mark.parametrize("name", ["fp32", *FORMATS])
@@ -160,9 +160,11 @@ def test_distances_that_are_no_numbers_stay_so(name, value):
     scene = Scene(5, (3, 7), name)
     r = scene.r.clone()
     r[3] = value
-    found = scene.R(r)
+    found = scene.values(r)
     assert not found[3].isfinite().any() or value == float("inf")  # infinitely far: nothing, or no number
-    assert torch.equal(found[4:], scene.R(scene.r)[4:]) and torch.equal(found[:3], scene.R(scene.r)[:3])
+    assert torch.equal(found[4:], scene.values(scene.r)[4:]) and torch.equal(
+        found[:3], scene.values(scene.r)[:3]
+    )
 
 
 def test_tables_that_do_not_fit_are_refused():

@@ -11,6 +11,10 @@ def _load() -> None:
         torch.ops.load_library(str(native.library_directory() / native.OPS_LIBRARY))
     except (native.BuildError, OSError) as error:
         raise NativeError(f"native libraries: {error}; `mdplugin doctor` checks the set-up") from error
+    try:
+        torch.ops.mdplugin.instruction_set()
+    except RuntimeError as error:  # no AVX2, or a wrong MDPLUGIN_ISA: no kernel could run
+        raise NativeError(str(error).splitlines()[0].removeprefix("mdplugin: ")) from error
 
 
 _load()
