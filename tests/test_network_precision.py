@@ -19,7 +19,7 @@ from mdplugin.quantize import quantize_model, quantize_tables
 
 # every kind of block, pairs of species with tables of their own, matrices per species, one channel, three layers
 ARCHITECTURES = ["plain-residual", "plain-plain", "density-residual-twice", "agnesi", "zbl", "three-layers", "hidden-l2",
-                 "l-max-3-one-channel", "correlation-4", "both-parities", "bias-readout"]  # fmt: skip
+                 "l-max-3-one-channel", "correlation-4"]  # fmt: skip
 LOW = [name for name in PRESETS if name not in ("fp64", "fp32")]
 PARAMETERS = [name for name in LOW if not Precision.parse(name).rounds_state]
 STATE = [*sorted(set(LOW) - set(PARAMETERS)), "fp32,messages=bf16", "fp32,messages=fp16", "fp32,readout=bf16",
