@@ -33,6 +33,7 @@ std::string check_values(const Manifest &manifest) {
 
 void read_values(const LAMMPS_NS::json &values, Manifest &manifest) {
   manifest.precision = values.at("precision").get<std::string>();
+  if (values.contains("calibration") && !values.at("calibration").is_null()) manifest.precision += " calibrated";
   manifest.trained_dtype = values.at("trained_dtype").get<std::string>();
   manifest.atomic_numbers = values.at("atomic_numbers").get<std::vector<int>>();
   manifest.masses = values.at("masses_amu").get<std::vector<double>>();

@@ -7,7 +7,7 @@
 namespace mdplugin {
 
 struct Manifest {
-  std::string precision;             // policy, as given to `mdplugin export`
+  std::string precision;             // policy, as given to `mdplugin export`, and whether calibrated
   std::string trained_dtype;         // of the checkpoint's weights
   std::vector<int> atomic_numbers;   // `species` of the network indexes it
   std::vector<double> masses;        // standard atomic masses in g/mol, one per element

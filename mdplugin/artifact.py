@@ -117,7 +117,8 @@ class Manifest:
     def describe(self) -> str:
         """One line for logs: precision, elements, trained type."""
         elements = " ".join(self.elements)
-        return f"precision {self.precision}, elements {elements}, trained {self.trained_dtype}"
+        calibrated = " calibrated" if self.calibration else ""
+        return f"precision {self.precision}{calibrated}, elements {elements}, trained {self.trained_dtype}"
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,10 @@ import ase
 import torch
 from torch import Tensor
 
+from mdplugin.errors import StructureError
 from mdplugin.model import BlockWeight, LinearMap, MaceModel, Stored
 from mdplugin.neighbors import Neighbors
-from mdplugin.quantize import LARGEST, Place, round_fixed, round_to_grid
+from mdplugin.quantize import Place, round_fixed, round_to_grid
 from mdplugin.reference import evaluate
 from mdplugin.tables import RadialTable
 
@@ -169,12 +170,20 @@ def round_for_forces(matrix: Tensor, statistics: Statistics, storage: torch.dtyp
         matrix: (n_species or 1, n_in, n_out) float64.
         statistics: of this matrix.
         storage: int8 or int16.
-        smooth: divide inputs by their typical size, since they are rounded too.
+        smooth: divide inputs by their typical size, since they are rounded to few bits too.
+
+    Raises:
+        StructureError: the frames' forces are not finite.
     """
+    if not torch.isfinite(statistics.hessian).all():
+        raise StructureError(
+            "calibrate: expected frames with finite forces, got a gradient that is not finite"
+        )
     in_scale = torch.ones(matrix.shape[1], dtype=torch.float64)
     if smooth:
         size = (statistics.square / max(statistics.rows, 1)).sqrt()
-        in_scale = size.clamp(min=1e-3 * float(size.max()) + 1e-300) ** -SMOOTHING
+        if float(size.max()) > 0:
+            in_scale = (size / size.max()).clamp(min=1e-3) ** -SMOOTHING
     scaled = matrix / in_scale[:, None]
     scale = round_fixed(scaled, storage).scale
     values = torch.stack(
@@ -187,8 +196,8 @@ def round_for_forces(matrix: Tensor, statistics: Statistics, storage: torch.dtyp
 
 
 def _round_rows(W: Tensor, scale: Tensor, H: Tensor, storage: torch.dtype) -> Tensor:
-    """Whole numbers (n_in, n_out), rows in the order of their weight in H."""
-    if storage not in LARGEST or not float(H.diagonal().mean()) > 0:
+    """Whole numbers (n_in, n_out), rows in the order of their weight in H; to nearest where the frames show no inputs."""
+    if not float(H.diagonal().mean()) > 0:
         return round_to_grid(W, scale, storage)
     H = H + DAMPING * H.diagonal().mean() * torch.eye(len(H), dtype=torch.float64)
     order = torch.argsort(H.diagonal(), descending=True, stable=True)

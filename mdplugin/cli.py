@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from mdplugin import potentials
 from mdplugin.errors import MDPluginError
 from mdplugin.native import BuildError
 from mdplugin.structures import read_frames
@@ -66,7 +67,8 @@ def _add_export(verbs) -> None:
         "Before it is written it is compared with mace-torch in float64.",
         epilog="example: mdplugin export water.model -o water-fp32.pt --precision fp32",
     )
-    parser.add_argument("source", help="a .model file of mace-torch, or a bundled potential: water, silicon")
+    bundled = ", ".join(potentials.names())
+    parser.add_argument("source", help=f"a .model file of mace-torch, or a bundled potential: {bundled}")
     parser.add_argument(
         "-o", "--output", type=Path, required=True, help="the artifact to write, e.g. water-fp32.pt"
     )

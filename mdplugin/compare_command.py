@@ -177,7 +177,9 @@ def _to_json(rows, findings: list[list[Finding]], structures: dict, checkpoint, 
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
 
 
-def certify_row(path: Path, row: dict, findings: list[Finding], structures: dict, checkpoint):
+def certify_row(
+    path: Path, row: dict, findings: list[Finding], structures: dict, checkpoint, kind: str = "compare"
+):
     """Write the row and its verdict into the artifact; the certificates that it holds now.
 
     Raises:
@@ -190,9 +192,9 @@ def certify_row(path: Path, row: dict, findings: list[Finding], structures: dict
     formula = structures["formulas"][0] + (", ..." if len(structures["formulas"]) > 1 else "")
     frames = f"{structures['n_frames']} frame{'s' * (structures['n_frames'] > 1)} of {formula}"
     certificate = Certificate(
-        kind="compare",
+        kind=kind,
         outcome=outcome,
-        line=f"compare {outcome} on {frames}, force RMSE {force:.2g} meV/Å from float64",
+        line=f"{kind} {outcome} on {frames}, force RMSE {force:.2g} meV/Å from float64",
         content_sha256=row["content_sha256"],
         structures=structures,
         reference={"name": checkpoint.name, "sha256": checkpoint.sha256, "precision": "mace-torch float64"},

@@ -195,7 +195,7 @@ class Interaction(torch.nn.Module):
         n = graph.z.size(0)
         rows = graph.sender_species if self.first else graph.senders
         if self.feature_dtype != self.dtype:  # gradients pass as if nothing had been rounded
-            u = [block.to(self.feature_dtype).to(self.dtype) for block in u]
+            u = [self.round_features(block) for block in u]
         A = self.convolution.forward(u, graph.r, graph.Y, graph.offsets, graph.order, rows, graph.pair)
         m = [torch.empty([n, k, self.message_channels], dtype=self.dtype) for k in self.message_rows]
         if not self.message.fills:
@@ -208,6 +208,14 @@ class Interaction(torch.nn.Module):
             one_plus_rho = torch.ones([n], dtype=self.dtype).index_add_(0, graph.receivers, density)
             m = [block / one_plus_rho[:, None, None] for block in m]
         return Tape(u, one_plus_rho, slope), m, self.contraction.forward(m, graph.z)
+
+    def round_features(self, block: Tensor) -> Tensor:
+        """In units of the power of two next to a node's largest value, so that float16 neither overflows nor loses bits."""
+        top = block.abs().amax(dim=[1, 2], keepdim=True).clamp(min=1e-30)
+        unit = (top.view(torch.int32) & 0x7F800000).view(
+            torch.float32
+        )  # the exponent alone; infinite if top is not finite
+        return (block / unit).to(self.feature_dtype).to(self.dtype) * unit
 
     @torch.jit.export
     def reverse(

@@ -111,7 +111,7 @@ _BASE_TOLERANCE = {"fp64": Tolerance(1e-9, 1e-8, 1e-9), "fp32": Tolerance(1e-5, 
 # files (overflow, a wrong scale). Measured by `measure_fidelity` on water and the six worst of 31 architectures with
 # random weights, largest force errors: bf16 0.013, fp16 0.0013, w16 0.0007, w8 and w8a16 0.033, w8a8 0.049 (water);
 # energies reach 0.4 of their bound. Knots cost more, for dR/dr is their difference over a step: radial=w8 0.40,
-# radial=bf16 0.09; and a table of w16 may be 1e-3 off (network_native.py). How good a policy is, `compare` says.
+# radial=bf16 0.09. How good a policy is, `compare` says.
 _FORMAT_TOLERANCE = {
     "fp32": 0.0,
     "w16": 0.005,
@@ -157,9 +157,12 @@ class Precision:
             return cls.make(base, {(role, 0): name for role, name in formats.items()})
         if first not in BASES:
             legal = (*PRESETS, f"{BASES[1]},ROLE=FORMAT")
-            raise PrecisionError(
-                f"precision: expected one of {', '.join(legal)}, got '{text}'{_hint(first, PRESETS)}"
-            )
+            hint = _hint(first, PRESETS)
+            if first in PRESETS:
+                hint = f"; a preset takes no choices: begin with {cls.parse(first).spell()}"
+            elif first == "mixed":
+                hint = "; `mdplugin tune` finds a mixed policy and exports it"
+            raise PrecisionError(f"precision: expected one of {', '.join(legal)}, got '{text}'{hint}")
         choices: dict[tuple[str, int], str] = {}
         for word in rest:
             key, name = _parse_choice(word)
@@ -221,8 +224,8 @@ class Precision:
                 raise PrecisionError(f"precision: {role}.{layer}={name}: the network has {n_layers} layers")
 
     @property
-    def is_fixed_point(self) -> bool:
-        """Whether matrices between the layers are kept in fixed point: then there is something to calibrate."""
+    def can_calibrate(self) -> bool:
+        """Whether matrices between the layers are kept in fixed point: these are what calibration rounds."""
         return any(role == "linear" and name in _FIXED_POINT for role, _, name in self.choices)
 
     def require_fixed_point(self) -> None:
@@ -231,7 +234,7 @@ class Precision:
         Raises:
             PrecisionError: says which formats are.
         """
-        if not self.is_fixed_point:
+        if not self.can_calibrate:
             raise PrecisionError(
                 f"calibrate: expected a policy with linear={' or '.join(_FIXED_POINT)}, got {self}"
             )

@@ -347,7 +347,7 @@ def test_what_was_written_is_certified_with_its_own_numbers(killed_and_resumed):
     ]
     assert certificate.measured["float64"] == chosen["row"]["float64"]
     assert certificate.measured["times_fp32_speed"] == chosen["times_fp32_speed"]
-    assert load(directory / "mixed.pt").certificates.line.startswith("compare pass on 1 frame of H12O6")
+    assert load(directory / "mixed.pt").certificates.line.startswith("tune pass on 1 frame of H12O6")
 
 
 def test_the_report_has_plots(killed_and_resumed):

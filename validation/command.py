@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("case", nargs="?", metavar="CASE", help="what to run; see above")
     add("--model", dest="models", nargs="+", metavar="FILE.pt", help="the artifacts to judge")
-    add("--reference", help="their checkpoint, a bundled potential (water, silicon), or an fp64 artifact")
+    add("--reference", help="their checkpoint, a bundled potential, or an fp64 artifact")
     add("--engine", help="lammps (default) or ase")
     add("--structure", help="file that ASE reads, or a bundled one; default: the reference's")
     add("--length-ps", type=float, help="length of each run")

@@ -28,8 +28,8 @@ struct EdgeBatch {
   alignas(64) T couplings[max_entries * batch];      // T = sum over m2 of C Y
 };
 
-/// The unit is about the least with which each weight fits 16 bits and sums with knots of 16 bits fit 32, and such that the
-/// sum of the weights is whole. Each rounding error is carried to the next weight: what is left is errors times
+/// The unit is the least with which each weight fits 16 bits and sums with knots of 16 bits fit 32, made larger, at most
+/// twice, so that the sum of the weights is whole (where it is one unit or more). Each rounding error is carried to the next weight: what is left is errors times
 /// differences of neighbouring knots, which are small.
 inline void round_weights(const float *weights, int size, ShortWeights &rounded) {
   const Floats zero = {}, one = zero + 1.0f;

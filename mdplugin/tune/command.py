@@ -88,6 +88,10 @@ def run(arguments: argparse.Namespace) -> int:
     if calibration:
         require_elements(checkpoint, calibration)
         context["calibration"] = describe_structures(arguments.calibrate, calibration)
+        if context["calibration"]["sha256"] == structures["sha256"]:
+            raise BoundError(
+                f"calibrate: expected other frames than those of --structures, got the same file, {arguments.calibrate}"
+            )
     measurements = Measurements(name_file("measurements.json"), context)
     total = count_steps(checkpoint.n_layers, effort, arguments.candidates)
     with (
@@ -190,7 +194,7 @@ def _write(workshop, outcome, effort, arguments: argparse.Namespace, output: Pat
         "tuned_on": f"{workshop.measurements.context['cpu']}, {workshop.threads} threads",
     }
     structures = workshop.measurements.context["structures"]
-    certify_row(trial, row, findings, structures, workshop.checkpoint)
+    certify_row(trial, row, findings, structures, workshop.checkpoint, kind="tune")
     write_whole(output, trial.read_bytes())
 
 

@@ -49,7 +49,7 @@ class Workshop:
 
     def calibrate(self, policy: Precision) -> Sequence[ase.Atoms]:
         """The frames that a policy is calibrated on."""
-        return self.calibration if policy.is_fixed_point else ()
+        return self.calibration if policy.can_calibrate else ()
 
     def build(self, policy: Precision) -> Artifact:
         """The policy's artifact, loaded."""
