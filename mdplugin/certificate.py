@@ -27,7 +27,7 @@ class Certificate:
     """One finding.
 
     Attributes:
-        kind: "compare", "tune", or "validate nve" and so on. A new finding takes the place of one of the same kind on the same
+        kind: "compare", "tune", "validate nve" and so on. A new finding takes the place of one of the same kind on the same
             structures.
         outcome: "pass", "fail" or "inconclusive". line: the finding in a few words, without line breaks.
         content_sha256: of the artifact that was measured.

@@ -172,7 +172,24 @@ def test_a_wrong_block_is_refused_and_nothing_is_written(tmp_path, capsys, text,
     assert capsys.readouterr().err.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/performance.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/performance.md", "docs/precision.md"])
 def test_the_tables_of_the_documents_are_those_of_the_committed_results(name):
     text = (ROOT / name).read_text()
     assert publish.fill_blocks(text, publish.gather(ROOT / "docs" / "benchmarks"), name) == text
+
+
+def test_policies_stand_beside_fp32_and_mace_torch():
+    policies = case(
+        contenders=(
+            contender("mace-torch", "float32", 1.0),
+            contender("mdplugin", "fp32", 0.05),
+            contender("mdplugin", "w8", 0.05),
+            contender("mdplugin", "w8a16", 0.04),
+        )
+    )
+    table = publish.write_block("policies", [results(case(), policies)])
+    assert (
+        len(table.split("\n\n")[0].splitlines()) == 5
+    )  # header, rule, three policies: `case()` has only fp32
+    assert cells(table, 3)[2:] == ["w8a16", "208", "198 to 240", "1.25", "25.0"]
+    assert publish.write_block("policies", [results(case())]) == publish.NOT_MEASURED

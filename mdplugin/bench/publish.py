@@ -142,13 +142,13 @@ def _write_policies(results: Sequence[Results], cases: Sequence[Case]) -> str:
 
 
 BLOCKS = {
-    "policies": _write_policies,
     "speed": _write_speed,
     "machine": _write_machine,
     "bounds": lambda _, cases: format_bounds(cases),
     "detail": lambda _, cases: f"{format_speed(cases)}\n\n{SPEED_LEGEND}",
     "split": lambda _, cases: "\n\n".join(format_splits(c for c in cases if c.allocator == "tuned")),
     "lammps": _write_lammps,
+    "policies": _write_policies,
 }
 
 
