@@ -45,7 +45,10 @@ def assert_equal_to_mace(artifact, frames, references, precision):
 def test_water_artifact_equals_mace_torch_in_float64(
     artifacts, water_frames, water_reference, precision, backend
 ):
-    assert_equal_to_mace(artifacts["water", precision, backend], water_frames, water_reference, precision)
+    some = slice(None, None, 1 if backend == "native" else 4)  # e3nn: mace-torch's own blocks, and slow
+    assert_equal_to_mace(
+        artifacts["water", precision, backend], water_frames[some], water_reference[some], precision
+    )
 
 
 @pytest.fixture(scope="module")

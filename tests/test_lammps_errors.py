@@ -158,7 +158,7 @@ BAD_FILES = {
     ),
     "newer schema": (
         lambda path, model: rewrite_manifest(model, path, schema=99),
-        "{} has schema 99, this mdplugin reads up to 1: upgrade mdplugin, or export the model again",
+        "{} has schema 99, this mdplugin reads up to 2: upgrade mdplugin, or export the model again",
     ),
     "incomplete manifest": (
         lambda path, model: rewrite_manifest(model, path, r_max=None),

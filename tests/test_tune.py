@@ -298,6 +298,17 @@ def test_a_killed_run_goes_on_from_its_measurements(killed_and_resumed):
     assert {key: rows[key] for key in before} == before
 
 
+def nearly(first, second):
+    """Whether plain values are equal, numbers to 1e-6: sums in threads may differ in their last bits."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(nearly(first[key], second[key]) for key in first)
+    if isinstance(first, list) and isinstance(second, list):
+        return len(first) == len(second) and all(map(nearly, first, second))
+    if isinstance(first, float) and isinstance(second, float):
+        return abs(first - second) <= 1e-6 * max(abs(first), abs(second))
+    return first == second
+
+
 def test_the_stored_measurements_give_the_same_answer_again(killed_and_resumed, capsys):
     """A finished run measures nothing again; one that lost rows, as one that was killed, measures the same."""
     directory, _ = killed_and_resumed
@@ -313,9 +324,10 @@ def test_the_stored_measurements_give_the_same_answer_again(killed_and_resumed, 
         del context["rows"][key]
     file.write_text(json.dumps(incomplete))
     assert main(arguments_in(directory)) == 0
-    assert report_of(directory) == report and content_sha256(directory / "mixed.pt") == content
+    assert report_of(directory)["chosen"] == report["chosen"] and nearly(report_of(directory), report)
+    assert content_sha256(directory / "mixed.pt") == content
     rows = json.loads(measured)["contexts"].popitem()[1]["rows"]
-    assert stored(directory)[0] == rows
+    assert nearly(stored(directory)[0], rows)
 
 
 def test_the_result_is_inside_the_budget_and_no_preset_that_meets_it_is_faster(killed_and_resumed):
@@ -345,7 +357,7 @@ def test_what_was_written_is_certified_with_its_own_numbers(killed_and_resumed):
     (chosen,) = [
         each for each in report_of(directory)["policies"] if each["policy"] == report_of(directory)["chosen"]
     ]
-    assert certificate.measured["float64"] == chosen["row"]["float64"]
+    assert nearly(certificate.measured["float64"], chosen["row"]["float64"])
     assert certificate.measured["times_fp32_speed"] == chosen["times_fp32_speed"]
     assert load(directory / "mixed.pt").certificates.line.startswith("tune pass on 1 frame of H12O6")
 
@@ -370,13 +382,19 @@ def files_in(directory):
     return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
 
 
-def test_a_budget_that_only_fp32_meets_gives_fp32(with_measurements, capsys):
+def test_a_budget_that_only_fp32_and_fp64_meet_gives_fp32_where_it_is_faster(with_measurements, capsys):
     rows = stored(with_measurements)[0]
     (row,) = [row for key, row in rows.items() if json.loads(key)["policy"] == "fp32"][:1]
     budget = f"force-rmse={1.001 * row['float64']['force_rmse_meV_per_A']:.9f}"
     assert main(arguments_in(with_measurements, budget)) == 0
-    assert read_manifest(with_measurements / "mixed.pt").precision == "fp32"
-    assert "| fp32 * (chosen)" in capsys.readouterr().out
+    policies = {each["policy"]: each for each in report_of(with_measurements)["policies"]}
+    inside = {name for name, each in policies.items() if each["is_inside"]}
+    assert {"fp32", "fp64"} <= inside
+    # on a busy machine a step of 18 atoms may not tell them apart: then the nearer one
+    faster = policies["fp32"]["high_ms"] < policies["fp64"]["low_ms"]
+    chosen = read_manifest(with_measurements / "mixed.pt").precision
+    assert chosen == "fp32" if faster else chosen in inside
+    assert f"| {chosen} * (chosen)" in capsys.readouterr().out
 
 
 def test_a_budget_that_nothing_meets_is_said_in_one_line_and_nothing_is_written(with_measurements, capsys):
