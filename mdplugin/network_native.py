@@ -23,8 +23,9 @@ from mdplugin.quantize import quantize_model, quantize_tables
 from mdplugin.tables import RadialTable, measure_table, tabulate
 
 # Kind of the radial tables and the largest error of dR/dr in them, relative to its largest value, by the format of the
-# knots. The surface stays smooth (C4; C2 with the cubic splines of w16a16) and forces stay its exact derivative (but for the
-# weights of w16a16): this is how far it may lie from the checkpoint's. Far below the tolerances of `Precision`; for rounded knots as far as their rounding.
+# knots. The surface stays smooth (C4; C2 with the cubic splines of w16a16) and forces stay its exact derivative (but for
+# the weights of w16a16): this is how far it may lie from the checkpoint's. Far below the tolerances of `Precision`; for
+# rounded knots as far as their rounding.
 TABLES = {
     "fp64": ("spline5", 1e-9),
     "fp32": ("spline5", 5e-6),
