@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mdplugin import ops  # noqa: F401  (registers the classes that are built here)
 from mdplugin.model import BlockWeight, Convolution, Layer, Layout, LinearMap, NodeMap, Stored
-from mdplugin.precision import Precision
+from mdplugin.precision import FORMATS, Precision
 from mdplugin.tables import RadialTable
 
 CHANNEL_MULTIPLE = 16  # kernels.h: channel_multiple
@@ -54,7 +54,7 @@ class Linear(torch.nn.Module):
 
 MESSAGE_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # formats that round operands at run time; all others multiply in the base type, whatever they are stored in
-SHORT_OPERANDS = ("fp16", "bf16", "w8a16", "w8a8")
+SHORT_OPERANDS = tuple(name for name, each in FORMATS.items() if each.state)
 
 
 class Product(torch.nn.Module):

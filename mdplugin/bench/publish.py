@@ -61,7 +61,7 @@ def _write_speed(results: Sequence[Results], cases: Sequence[Case]) -> str:
     header = ["network", "atoms", "precision", "mace-torch, µs/atom/step", "mdplugin", "times faster (stock)"]
     rows = []
     for case in cases:
-        if (case.allocator, case.threads) != ("tuned", 1):
+        if (case.allocator, case.threads) != ("tuned", 1) or _compares_policies(case):
             continue
         stock = _find_stock(case, cases)
         for ours in case.contenders:
@@ -82,6 +82,11 @@ def _write_speed(results: Sequence[Results], cases: Sequence[Case]) -> str:
             )
     processors = ", ".join(dict.fromkeys(result.machine["cpu"] for result in results))
     return f"{format_table(header, rows)}\n\n{processors}, one thread."
+
+
+def _compares_policies(case: Case) -> bool:
+    """Whether the case is one of the block `policies`: it has more of ours than fp32 and fp64."""
+    return sum(each.program == MDPLUGIN for each in case.contenders) > 2
 
 
 def _find_stock(case: Case, cases: Sequence[Case]) -> Case | None:
@@ -117,7 +122,7 @@ def _write_policies(results: Sequence[Results], cases: Sequence[Case]) -> str:
     for case in cases:
         ours = [each for each in case.contenders if each.program == MDPLUGIN]
         base = case.find(MDPLUGIN, precision="fp32")
-        if case.threads != 1 or case.allocator != "tuned" or base is None or len(ours) < 3:
+        if (case.allocator, case.threads) != ("tuned", 1) or base is None or not _compares_policies(case):
             continue
         mace = case.find(MACE_TORCH, compute="float32")
         for each in ours:
