@@ -4,14 +4,12 @@ PYTHON  ?= python3.11
 BIN     := $(VENV)/bin
 # On machines where PyPI's torch is the CUDA build: make setup TORCH_OPTIONS="--index-url <PyTorch's CPU wheels>"
 TORCH_OPTIONS ?=
-# precision policies of the production table
-POLICIES ?= fp64 fp32
 SOURCES := $(shell find mdplugin lammps_pair validation -type f -not -name '*.pyc') pyproject.toml
 
 BENCH   := docs/benchmarks
 PUBLISH  = $(BIN)/python -P -m mdplugin.bench.publish $(BENCH) README.md docs/performance.md docs/precision.md
 
-.PHONY: setup demo test test-slow lint format bench bench-policies bench-large precision tables numerics validate validate-water clean
+.PHONY: setup demo test test-slow lint format bench bench-policies bench-large policies tables numerics validate clean
 
 setup: $(VENV)/.installed
 
@@ -59,9 +57,10 @@ bench-policies: setup
 	    --allocator tuned --json $(BENCH)/policies.json
 	$(PUBLISH)
 
-# Errors, noise and drift of every policy on water and 3BPA: hours; resumes; fills docs/precision.md.
-precision: setup
-	$(BIN)/python -P examples/precision_table.py --output precision-tables --write docs
+# Every policy on water and 3BPA: errors, noise, dynamics, verdicts; fills docs/precision.md and docs/validation.md.
+# Hours; resumes. Timings need a machine that does nothing else.
+policies: setup
+	$(BIN)/python examples/policy_tables.py --output policies --write docs
 
 # The rows that take long: boxes of up to 100,000 atoms, and the other sizes beside mace-torch.
 # Memory is measured with the stock allocator: the tuned one keeps what was freed.
@@ -85,9 +84,5 @@ validate: setup
 	$(BIN)/mdplugin export water -o water-fp32.pt --precision fp32
 	$(BIN)/mdplugin validate all --model water-fp32.pt --reference water -o validate-all
 
-# the table of docs/validation.md: NVE of 10 ps and NVT of 20 ps, three replicas of each policy; hours; resumes
-validate-water: setup
-	$(BIN)/python -P examples/validate_water.py --policies $(POLICIES) --output validate-water
-
 clean:
-	rm -rf $(VENV) build dist demo precision-tables validate-all validate-water water-*.pt .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist demo policies validate-all water-*.pt .pytest_cache .ruff_cache

@@ -10,7 +10,7 @@
 namespace mdplugin {
 namespace {
 
-constexpr int newest_schema = 2;
+constexpr int known_schema = 2;
 
 constexpr std::array<std::string_view, 119> symbols = {
     "X",  "H",  "He", "Li", "Be", "B",  "C",  "N",  "O",  "F",  "Ne", "Na", "Mg", "Al", "Si",
@@ -62,9 +62,9 @@ std::string parse_manifest(const std::string &text, const std::string &path, Man
   try {
     const auto values = LAMMPS_NS::json::parse(text);
     const int schema = values.at("schema").get<int>();
-    if (schema > newest_schema)
-      return path + " has schema " + std::to_string(schema) + ", this mdplugin reads up to " +
-             std::to_string(newest_schema) + ": upgrade mdplugin, or export the model again";
+    if (schema != known_schema)
+      return path + " has schema " + std::to_string(schema) + ", this mdplugin reads " + std::to_string(known_schema) +
+             ": export the model again with this version, or take the one that wrote it";
     read_values(values, manifest);
     damage = check_values(manifest);
   } catch (const LAMMPS_NS::json::exception &error) {

@@ -87,7 +87,7 @@ class Manifest:
         """Parse a stored manifest.
 
         Raises:
-            ArtifactError: newer schema than this version knows, or a field is missing.
+            ArtifactError: another schema than this version knows, or a field is missing.
         """
         try:
             values = json.loads(text)
@@ -96,10 +96,10 @@ class Manifest:
                 raise TypeError(f"schema: expected a whole number, got {schema!r}")
         except (ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"{where}: damaged manifest ({error}): export the model again") from error
-        if schema > SCHEMA:
+        if schema != SCHEMA:
             raise ArtifactError(
-                f"{where}: artifact schema {schema}, this mdplugin reads up to {SCHEMA}: upgrade "
-                "mdplugin, or export the model again with this version"
+                f"{where}: artifact schema {schema}, this mdplugin reads {SCHEMA}: export the model again with this "
+                "version, or take the one that wrote it"
             )
         fields = {f.name: f for f in dataclasses.fields(cls)}
         known = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items() if name in fields}
@@ -168,7 +168,7 @@ def read_manifest(path: str | os.PathLike) -> Manifest:
     """The manifest of an artifact, without loading the network.
 
     Raises:
-        ArtifactError: not an artifact (says what it is), truncated, or of a newer schema.
+        ArtifactError: not an artifact (says what it is), truncated, or of another schema.
     """
     path = Path(path)
     try:

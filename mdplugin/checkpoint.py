@@ -80,7 +80,7 @@ def read_checkpoint(source: str | os.PathLike, head: str | None = None, trust: b
             holds anything but the parts of a MACE network, and `trust` is False; names it.
     """
     path = Path(source)
-    if not path.exists() and str(source) in potentials.names():
+    if not path.is_file() and str(source) in potentials.names():
         path = potentials.path(str(source))
     if not path.is_file():
         bundled = ", ".join(potentials.names())

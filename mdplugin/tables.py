@@ -1,16 +1,15 @@
 """Radial functions -> tables: piecewise polynomials on uniform knots over [0, r_max], with measured errors.
 
-On interval i = floor(r / h), t = r / h - i, every kind has the same form, which is the kernels' one inner loop:
+On interval i = floor(r / h), t = r / h - i, both kinds have the same form, which is the kernels' one inner loop:
 
-    R_f(r) = sum_j w_j(t) c[i * stride + j, f],    w_j(t) = sum_k pieces[j, k] t^k,
+    R_f(r) = sum_j w_j(t) c[i + j, f],    w_j(t) = sum_k pieces[j, k] t^k,
 
-and the derivative has w_j'(t) / h in place of w_j. Kinds: "hermite3" (C1) and "hermite5" (C2) store R and its
-scaled derivatives at the knots; "spline3" (C2) and "spline5" (C4) are B-splines, one row of coefficients per knot.
-Forces are the exact derivative of the tabulated energy.
+and the derivative has w_j'(t) / h in place of w_j. Kinds: "spline3" (C2) and "spline5" (C4), B-splines with one row of
+coefficients per knot. Forces are the exact derivative of the tabulated energy.
 """
 
 from dataclasses import dataclass
-from math import comb, factorial
+from math import factorial
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from torch import Tensor
 from mdplugin.model import Convolution, RadialBasis, Stored
 from mdplugin.radial import Jet, evaluate_density, evaluate_radial
 
-KINDS = ("hermite3", "hermite5", "spline3", "spline5")
+KINDS = ("spline3", "spline5")
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class RadialTable:
     """All radial functions of one layer, the density last where there is one.
 
     Attributes:
-        kind: one of KINDS. r_max: Å. n_intervals: h = r_max / n_intervals. stride: rows from one interval to the next.
+        kind: one of KINDS. r_max: Å. n_intervals: h = r_max / n_intervals.
         pieces: (n_weights, n_weights), the weights' polynomials.
         coefficients: (n_pairs, n_rows, n_functions).
         n_radial: how many of the functions are R; one more is the density.
@@ -36,7 +35,6 @@ class RadialTable:
     kind: str
     r_max: float
     n_intervals: int
-    stride: int
     pieces: Tensor
     coefficients: Tensor
     n_radial: int
@@ -62,7 +60,7 @@ class RadialTable:
         i = torch.clamp((r / h).floor().to(torch.int64), max=self.n_intervals - 1)
         t = r / h - i
         size = self.pieces.shape[0]
-        rows = i[:, None] * self.stride + torch.arange(size)
+        rows = i[:, None] + torch.arange(size)
         inside = (r < self.r_max).to(r.dtype)[:, None]
         weights = []
         for order in range(3):
@@ -93,18 +91,15 @@ def tabulate(basis: RadialBasis, convolution: Convolution, n_intervals: int, kin
             f"tabulate: expected >= 2 intervals and a kind of {KINDS}, got {n_intervals}, '{kind}'"
         )
     degree = int(kind[-1])
-    hermite = kind.startswith("hermite")
     knots = torch.linspace(0, basis.r_max, n_intervals + 1, dtype=torch.float64)
     jets = [exact_functions(basis, convolution, knots, pair) for pair in range(basis.n_pairs)]
     h = basis.r_max / n_intervals
-    fit = _hermite_rows if hermite else _spline_rows
     return RadialTable(
         kind=kind,
         r_max=basis.r_max,
         n_intervals=n_intervals,
-        stride=(degree + 1) // 2 if hermite else 1,
-        pieces=_hermite_pieces(degree) if hermite else _spline_pieces(degree),
-        coefficients=torch.stack([fit(jet, h, degree) for jet in jets]),
+        pieces=_spline_pieces(degree),
+        coefficients=torch.stack([_spline_rows(jet, h, degree) for jet in jets]),
         n_radial=len(convolution.paths) * convolution.source.channels,
     )
 
@@ -135,21 +130,6 @@ def measure_table(
             errors[k] = torch.maximum(errors[k], (found[k] - exact[k]).abs().max())
             scales[k] = torch.maximum(scales[k], exact[k].abs().max())
     return TableError(*(errors / scales).tolist())
-
-
-def _hermite_rows(jet: Jet, h: float, degree: int) -> Tensor:
-    terms = (jet.f, jet.d1 * h, jet.d2 * h**2 / 2)[: (degree + 1) // 2]
-    return torch.stack(terms, dim=1).flatten(0, 1)
-
-
-def _hermite_pieces(degree: int) -> Tensor:
-    """Weights of (R, h R', h² R''/2) at the left knot, then at the right one."""
-    n = (degree + 1) // 2
-    left = torch.eye(degree + 1, dtype=torch.float64)[:n]
-    right = torch.tensor(
-        [[comb(k, order) for k in range(degree + 1)] for order in range(n)], dtype=torch.float64
-    )
-    return torch.linalg.inv(torch.cat([left, right])).T.contiguous()
 
 
 def _spline_pieces(degree: int) -> Tensor:

@@ -156,9 +156,9 @@ BAD_FILES = {
         lambda path, model: path.write_bytes(model.read_bytes()[:-2000]),
         "{} is a truncated or damaged archive",
     ),
-    "newer schema": (
-        lambda path, model: rewrite_manifest(model, path, schema=99),
-        "{} has schema 99, this mdplugin reads up to 2: upgrade mdplugin, or export the model again",
+    "another schema": (
+        lambda path, model: rewrite_manifest(model, path, schema=1),
+        "{} has schema 1, this mdplugin reads 2: export the model again with this version, or take the one that wrote it",
     ),
     "incomplete manifest": (
         lambda path, model: rewrite_manifest(model, path, r_max=None),

@@ -30,7 +30,7 @@ def make_table(degree, n_paths, channels, name, seed=0):
     knots = torch.randn(N_PAIRS, n_rows, n, generator=generator, dtype=torch.float64)
     knots = knots * torch.exp(2 * torch.randn(n, generator=generator, dtype=torch.float64))
     knots = knots * torch.exp(-torch.linspace(0, 6, n_rows, dtype=torch.float64))[:, None]
-    table = RadialTable(f"spline{degree}", R_MAX, N_INTERVALS, 1, _spline_pieces(degree), knots, n_radial=n)
+    table = RadialTable(f"spline{degree}", R_MAX, N_INTERVALS, _spline_pieces(degree), knots, n_radial=n)
     if name == "fp32":
         return replace(table, coefficients=knots.float().double())
     rows, unit = balance(knots)

@@ -13,8 +13,6 @@ from mdplugin.radial import Jet
 from mdplugin.tables import (
     KINDS,
     RadialTable,
-    _hermite_pieces,
-    _hermite_rows,
     _spline_pieces,
     _spline_rows,
     measure_table,
@@ -24,10 +22,7 @@ from mdplugin.tables import (
 
 def fitted(kind, jet, h, n):
     degree = int(kind[-1])
-    hermite = kind.startswith("hermite")
-    rows = (_hermite_rows if hermite else _spline_rows)(jet, h, degree)
-    pieces = (_hermite_pieces if hermite else _spline_pieces)(degree)
-    return RadialTable(kind, h * n, n, (degree + 1) // 2 if hermite else 1, pieces, rows[None], 1)
+    return RadialTable(kind, h * n, n, _spline_pieces(degree), _spline_rows(jet, h, degree)[None], 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -58,11 +53,9 @@ def test_tables_are_smooth_at_the_knots(kind):
     knots = torch.arange(1, 16, dtype=torch.float64) * table.r_max / 16
     pair = torch.zeros(15, dtype=torch.int64)
     left, right = table.evaluate(knots - 1e-10, pair), table.evaluate(knots + 1e-10, pair)
-    for order in range(2 if kind == "hermite3" else 3):
+    for order in range(3):
         # one-sided values differ by 2e-10 Å times the next derivative, at most 1e5 times the function here
         assert float((left[order] - right[order]).abs().max()) <= 1e-4 * float(left[order].abs().max())
-    if kind == "hermite3":
-        assert float((left.d2 - right.d2).abs().max()) > 1e-3 * float(left.d2.abs().max())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -71,7 +64,7 @@ def test_the_error_falls_with_the_order_of_the_kind(kind):
     convolution = model.layers[1].convolution
     errors = [measure_table(tabulate(model.basis, convolution, n, kind), model.basis, convolution, r_min=0.6)
               for n in (64, 128)]  # fmt: skip
-    order = {"hermite3": 4, "hermite5": 6, "spline3": 4, "spline5": 6}[kind]
+    order = {"spline3": 4, "spline5": 6}[kind]
     # halving h must gain nearly 2^order in R and 2^(order - 1) in R'; splines have end effects in the first step
     assert errors[1].value <= errors[0].value / 2 ** (order - 1.5)
     assert errors[1].derivative <= errors[0].derivative / 2 ** (order - 2.5)

@@ -113,7 +113,8 @@ FAULTS = {
 def nve_report(box, tmp_path_factory):
     """One case with every fault as a candidate: they share the runs of the reference."""
     makers = {**HARMLESS, **{fault: make for fault, (make, _) in FAULTS.items()}}
-    case = argon_case(models=tuple(f"{label}.pt" for label in makers))
+    # replicas that decay or heat scatter: Student's t of three has 2 degrees of freedom, too few for p < 0.01 / 13
+    case = argon_case(models=tuple(f"{label}.pt" for label in makers), replicas=4)
     potentials = {label: Potential(label, make()) for label, make in makers.items()}
     directory = tmp_path_factory.mktemp("nve")
     return compare_potentials(
@@ -135,7 +136,7 @@ def test_a_harmless_change_passes(nve_report, label):
 def test_a_potential_judged_against_itself_has_no_error(nve_report):
     (findings,) = (each for each in nve_report.findings if each.label == "itself")
     assert findings.candidate["energy_drift"] == findings.reference["energy_drift"]
-    assert [each.value for each in findings.candidate["force_rmse"]] == [0, 0, 0]
+    assert [each.value for each in findings.candidate["force_rmse"]] == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -248,14 +248,14 @@ def test_velocity_verlet_on_a_spring_has_no_drift_and_the_fluctuation_of_its_clo
         # E0 w^2 dt^2/4 cos^2(wt), whose standard deviation is E0 w^2 dt^2/4 / sqrt(8); next order: w^2 dt^2/4
         half_phase = omega_squared * (timestep_fs * units.fs) ** 2 / 4
         expected = 1000 * 0.1 / 2 * half_phase / np.sqrt(8)
-        rms = conservation.measure_fluctuation(series).value
+        rms = conservation.measure_fluctuation(series, series.length_ps).value
         assert abs(rms / expected - 1) <= 1.5 * half_phase
         # the slope of an oscillation A cos(2wt) over a length L: at most 24 A / (2w L^2) from 4 blocks or more
         frequency_per_ps = 2 * np.sqrt(omega_squared) * 1000 * units.fs
         bound = 24 * np.sqrt(2) * rms / (frequency_per_ps * series.length_ps**2) / (1 - 1 / 16)
         assert abs(conservation.measure_drift(series).value) <= bound
         assert conservation.measure_drift_ratio(series).value <= 1e-3
-    exponent = conservation.measure_exponent(runs[0.2], runs[0.4])
+    exponent = conservation.measure_exponent(runs[0.2], runs[0.4], runs[0.2].length_ps)
     assert abs(exponent.value - 2) <= np.log2(1 + 1.5 * half_phase)  # half_phase of the longer step
 
 

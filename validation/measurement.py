@@ -7,6 +7,7 @@ import numpy as np
 
 from mdplugin.validation.case import Case
 from mdplugin.validation.observables import conservation, motion, structure, thermal, topology
+from mdplugin.validation.plan import COMMON_STEPS
 from mdplugin.validation.series import Failure, Series
 from mdplugin.validation.statistics import Estimate, scale
 
@@ -98,12 +99,13 @@ def _measure_replica(
     case: Case, atoms: ase.Atoms, replica: Replica, chosen: tuple[str, ...]
 ) -> dict[str, Estimate]:
     main, temperature = replica.main, case.temperature_K
+    common_ps = COMMON_STEPS * case.timestep_fs / 1000
     values = {}
     recipes = {
         "energy_drift": lambda: conservation.measure_drift(main),
         "drift_ratio": lambda: conservation.measure_drift_ratio(main),
-        "energy_fluctuation": lambda: conservation.measure_fluctuation(main),
-        "timestep_exponent": lambda: conservation.measure_exponent(main, replica.coarse),
+        "energy_fluctuation": lambda: conservation.measure_fluctuation(main, common_ps),
+        "timestep_exponent": lambda: conservation.measure_exponent(main, replica.coarse, common_ps),
         "momentum": lambda: conservation.measure_momentum(main, atoms, temperature),
         "reversal": lambda: conservation.measure_reversal(replica.reversal),
         "temperature": lambda: scale(thermal.measure_temperature(main), 1 / temperature),

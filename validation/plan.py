@@ -10,11 +10,12 @@ killed and taken up again is bit for bit the run that was not.
 import math
 from dataclasses import dataclass
 
-from mdplugin.validation.case import REFERENCE, Case
+from mdplugin.validation.case import MIN_STEPS, REFERENCE, Case
 
 EQUILIBRATION, SETTLING, REVERSAL = "equilibration", "settling", "reversal"
 COARSE_FACTOR = 2  # of the timestep, for its exponent
-COARSE_SHARE = 0.25  # of the length: a fluctuation needs less than a drift
+# runs from one state stay together so long: 1 ps of vibrations of 10 fs and more in steps of 0.5 fs
+COMMON_STEPS = 2000
 REVERSAL_FS = 100.0
 SEED_STRIDE = 1000  # replicas' seeds are consecutive; segments' and potentials' lie between
 
@@ -100,7 +101,7 @@ def _plan_run(case: Case, label: str, index: int, replica: int, kind: str) -> Ru
         (EQUILIBRATION, REFERENCE, round(case.equilibration_ps * 1000 / case.timestep_fs), case.timestep_fs)
     ]
     if kind == "coarse":
-        steps = max(256, round(COARSE_SHARE * case.steps / COARSE_FACTOR))
+        steps = max(MIN_STEPS, min(COMMON_STEPS, case.steps) // COARSE_FACTOR)
         phases.append(("nve", label, steps, COARSE_FACTOR * case.timestep_fs))
     elif kind == "reversal":
         phases.append((REVERSAL, label, case.count_steps(REVERSAL_FS), case.timestep_fs))

@@ -28,7 +28,7 @@ from mdplugin.validation.systems import Structure
 from mdplugin.validation.verdict import Findings, judge, require_sound_reference
 from mdplugin.validation.workspace import MODELS, RUNS, make_engine, prepare, read_prepared
 
-N_SHADOW_FRAMES, N_GRADIENT_FRAMES = 20, 5
+N_FRAMES = 20  # of each run, for what needs the potentials themselves
 
 
 def validate(
@@ -193,15 +193,14 @@ def _evaluate(
     for replica in replicas:
         if replica.failure is not None or replica.main is None:
             continue
-        indices = _spread(len(replica.main.positions), N_SHADOW_FRAMES)
+        indices = _spread(len(replica.main.positions), N_FRAMES)
         frames = read_frames(replica.main, atoms, indices)
         if "shadow" in case.chosen_observables and label != REFERENCE:
             shadows.append(compare_frames(frames, replica.main.frame_time_ps[indices], *calculators))
             for name, estimate in measure_shadow(shadows[-1]).items():
                 measurement.values.setdefault(name, []).append(estimate)
         if "gradient" in case.chosen_observables:
-            chosen = [frames[index] for index in _spread(len(frames), N_GRADIENT_FRAMES)]
-            measurement.values.setdefault("gradient", []).append(measure_gradient(chosen, calculators[0]))
+            measurement.values.setdefault("gradient", []).append(measure_gradient(frames, calculators[0]))
     return shadows
 
 

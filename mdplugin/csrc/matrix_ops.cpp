@@ -103,7 +103,6 @@ class Matrix : public torch::CustomClassHolder {
       reverse_[species].multiply(gy, gx, add);
   }
 
-  std::int64_t n_species() const { return values_.size(0); }
 
   std::tuple<Tensor, Tensor, Tensor, std::string, bool> state() const {
     return {values_, scale_, in_scale_, kind_, is_double_};
@@ -168,7 +167,6 @@ TORCH_LIBRARY_FRAGMENT(mdplugin, library) {
       .def(torch::init<Tensor, Tensor, Tensor, std::string, bool>())
       .def("multiply", &Matrix::multiply)
       .def("reverse", &Matrix::reverse)
-      .def("n_species", &Matrix::n_species)
       .def_pickle([](const c10::intrusive_ptr<Matrix> &self) { return self->state(); },
                   [](State s) {
                     return std::apply([](auto... part) { return c10::make_intrusive<Matrix>(part...); }, s);

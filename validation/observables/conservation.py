@@ -27,9 +27,22 @@ def measure_drift_ratio(series: Series) -> Estimate:
     return Estimate(abs(ratio.value), ratio.error, ratio.dof)
 
 
-def measure_fluctuation(series: Series) -> Estimate:
-    """Rms of E about its line, meV/atom."""
-    return root(estimate_mean(detrend(series.time_ps, series.total_meV_per_atom) ** 2))
+N_WINDOWS = 16  # of the time in which fluctuations are measured: 125 steps each
+
+
+def measure_fluctuation(series: Series, length_ps: float) -> Estimate:
+    """Rms of E in meV/atom over the first `length_ps`, about a line in each of N_WINDOWS windows.
+
+    Only there, since runs of one replica start from one state and have not parted yet: velocity Verlet's error goes with
+    the energy in the stiffest vibrations, which no two later picoseconds of a molecule share (a factor of 3 between
+    replicas of 3BPA). What noise adds is the same at all times. In short windows its random walk is many independent
+    pieces, in one long window a single one; what grows is the drift's.
+    """
+    first = series.time_ps <= length_ps * (1 + 1e-9)
+    time, energy = series.time_ps[first], series.total_meV_per_atom[first]
+    n_windows = max(1, round(N_WINDOWS * time[-1] / length_ps))
+    pieces = zip(np.array_split(time, n_windows), np.array_split(energy, n_windows), strict=True)
+    return root(estimate_mean(np.concatenate([detrend(*piece) for piece in pieces]) ** 2))
 
 
 def root(square: Estimate) -> Estimate:
@@ -38,10 +51,10 @@ def root(square: Estimate) -> Estimate:
     return Estimate(float(value), float(square.error / (2 * value)) if value > 0 else 0.0, square.dof)
 
 
-def measure_exponent(fine: Series, coarse: Series) -> Estimate:
-    """p of rms(E) ~ dt^p from runs with two timesteps; 2 for velocity Verlet on a smooth surface."""
+def measure_exponent(fine: Series, coarse: Series, length_ps: float) -> Estimate:
+    """p of rms(E) ~ dt^p from runs with two timesteps from one state; 2 for velocity Verlet on a smooth surface."""
     steps = [float(series.time_ps[1]) for series in (fine, coarse)]
-    first, second = (measure_fluctuation(series) for series in (fine, coarse))
+    first, second = (measure_fluctuation(series, length_ps) for series in (fine, coarse))
     if not (first.value > 0 and second.value > 0):
         return UNKNOWN
     log = np.log(steps[1] / steps[0])
@@ -70,7 +83,10 @@ def measure_reversal(series: Series) -> Estimate:
     return Estimate(float(np.sqrt(((series.positions[-1] - series.positions[0]) ** 2).sum(axis=1).mean())))
 
 
-GRADIENT_STEP_A = 5e-4  # rms per coordinate: truncation below 1e-4, rounding of fp32 below 1e-4
+# rms per coordinate. Two points 5e-4 Å apart miss an O-H bond's slope by 1e-4 (h^2); four points so far apart by 1e-5
+# (h^4), and see three times less of the rounding of energies
+GRADIENT_STEP_A = 2e-3
+STENCIL = {2: -1 / 12, 1: 8 / 12, -1: -8 / 12, -2: 1 / 12}  # of the first derivative
 
 
 def measure_gradient(frames: list[ase.Atoms], calculator: Calculator) -> Estimate:
@@ -83,12 +99,12 @@ def measure_gradient(frames: list[ase.Atoms], calculator: Calculator) -> Estimat
         size = np.linalg.norm(forces)
         if not size > 0:
             return UNKNOWN
-        start, energies = atoms.positions.copy(), []
+        start, slope = atoms.positions.copy(), 0.0
         length = GRADIENT_STEP_A * np.sqrt(forces.size)
-        for step in (length, -length):
-            atoms.positions = start + step * forces / size
-            energies.append(atoms.get_potential_energy())
-        ratios.append((energies[1] - energies[0]) / (2 * length) / size)
+        for step, weight in STENCIL.items():
+            atoms.positions = start + step * length * forces / size
+            slope += weight * atoms.get_potential_energy() / length
+        ratios.append(-slope / size)
     return mean_of_independent(np.array(ratios))
 
 

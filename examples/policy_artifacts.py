@@ -1,0 +1,99 @@
+"""The artifacts that examples/policy_tables.py compares: every preset of a potential, calibrated ones, and a tuned one."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import ase.io
+
+import mdplugin
+from mdplugin.archive import content_sha256
+from mdplugin.precision import PRESETS, Precision
+
+ROOT = Path(__file__).resolve().parents[1]
+CALIBRATED, TUNED = "-calibrated", "mixed"
+CALIBRATION_EVERY = 4  # of the test frames, every fourth calibrates; policies are compared on the others
+LABELS = (*PRESETS, *(name + CALIBRATED for name in PRESETS if Precision.parse(name).can_calibrate), TUNED)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a potential is tried on.
+
+    Attributes:
+        frames: its test frames, in tests/data.
+        budget: of the tuned policy.
+        cases: bundled cases. lengths_ps, replicas: of their runs.
+        policies: of the runs.
+    """
+
+    frames: str
+    budget: str
+    cases: tuple[str, ...]
+    lengths_ps: tuple[float, ...]
+    replicas: int
+    policies: tuple[str, ...]
+
+
+_RUN = ("fp32", "w8a16-calibrated", "w8-calibrated", "w8", "w16", "bf16", "fp16", "w8a8-calibrated")
+SETTINGS = {
+    "3bpa": Setting(
+        "3bpa_wb97x_test20.xyz.gz", "force-rmse=5meV/A,force-noise=0.1meV/A", ("3bpa-nve",), (20.0,), 6, _RUN
+    ),
+    "water": Setting(
+        "water_pbe0ts_dpmd_test20.xyz.gz", "force-rmse=2meV/A,force-noise=0.1meV/A",
+        ("water-192-nve", "water-192-nvt"), (20.0, 20.0), 3, (*_RUN, TUNED),
+    ),
+}  # fmt: skip
+
+
+def split_frames(setting: Setting, directory: Path) -> tuple[Path, Path]:
+    """Files of the frames that calibrate, and of those that are compared."""
+    frames = ase.io.read(ROOT / "tests" / "data" / setting.frames, ":", format="extxyz")
+    paths = directory / "calibrate.xyz", directory / "compare.xyz"
+    every = CALIBRATION_EVERY
+    ase.io.write(paths[0], frames[every - 1 :: every])
+    ase.io.write(paths[1], [f for i, f in enumerate(frames) if i % every != every - 1])
+    return paths
+
+
+def export_policies(potential: str, directory: Path, calibration: Path) -> dict[str, Path]:
+    """Artifacts by label. Exits if one that is there is not what this code writes: its runs would be another's."""
+    frames, paths = ase.io.read(calibration, ":"), {}
+    for label in LABELS:
+        paths[label] = path = directory / f"{potential}-{label}.pt"
+        if label == TUNED and not path.is_file():
+            tune(potential, calibration, path)
+        policy = label.removesuffix(CALIBRATED)
+        is_calibrated = label != policy
+        if label == TUNED:
+            policy = mdplugin.read_manifest(path).precision
+            is_calibrated = Precision.parse(policy).can_calibrate
+        fresh = path if not path.is_file() else path.with_name("fresh.pt")
+        mdplugin.export_model(potential, fresh, policy, calibrate=frames if is_calibrated else ())
+        if fresh != path:
+            if content_sha256(fresh) != content_sha256(path):
+                sys.exit(
+                    f"{path} is not what this code exports: remove {directory}, or choose another --output"
+                )
+            fresh.unlink()
+    return paths
+
+
+def tune(potential: str, calibration: Path, path: Path) -> None:
+    """The fastest policy inside the setting's budget, on a machine that does nothing else."""
+    setting = SETTINGS[potential]
+    frames = path.parent / "tune.xyz"
+    ase.io.write(frames, ase.io.read(path.parent / "compare.xyz", ":4"))
+    command = [sys.executable, "-P", "-m", "mdplugin", "tune", potential, "--structures", str(frames)]
+    command += ["--budget", setting.budget, "--calibrate", str(calibration), "-o", str(path), "--quiet"]
+    (path.parent / "tune.txt").write_text(run(command))
+
+
+def run(command: list[str]) -> str:
+    """What a command prints; exits with what it complains of if it fails."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return done.stdout

@@ -1,0 +1,187 @@
+"""Results of examples/policy_tables.py -> the tables between markers in docs/.
+
+`<!-- policies:water -->` is what policies cost on a potential's test frames and in its NVE runs; `<!-- dynamics:water -->`
+what its runs of all ensembles found.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from policy_artifacts import CALIBRATED, SETTINGS
+
+from mdplugin.bench.table import NOTHING, format_number, format_table
+from mdplugin.validation.report import read_report
+from mdplugin.validation.verdict import format_estimate
+
+MARKERS = re.compile(r"(<!-- (policies|dynamics):(\w+) -->\n).*?(<!-- /\2:\3 -->)", re.DOTALL)
+# largest force RMSE: meV/Å, or a share of the potential's own error against DFT
+BOUNDS = {
+    "fp32": (0.01, None),
+    "w16": (0.1, None),
+    "w8": (None, 0.25),
+    "w8-calibrated": (None, 0.10),
+    "w8a16-calibrated": (None, 0.10),
+}
+ERRORS = (
+    "policy",
+    "force RMSE, meV/Å",
+    "of the DFT error",
+    "bound",
+    "force max",
+    "energy RMSE, meV/atom",
+    "equivariance max, meV/Å",
+    "force noise, meV/Å",
+    "force roughness, meV/Å",
+    "NVE drift, meV/atom/ps",
+    "NVE verdict",
+    "ms/frame",
+    "MB",
+)
+# observable of a case -> title
+DYNAMICS = {
+    "energy_drift": "drift in NVE, meV/atom/ps",
+    "energy_fluctuation": "fluctuation of E, meV/atom",
+    "force_rmse": "shadow force error, meV/Å",
+    "rdf O-O": "g_OO, rms from float64",
+    "diffusion O": "D, 1e-9 m²/s",
+}
+
+
+def fill_pages(kept: Path, pages: Sequence[Path]) -> None:
+    """Write the tables of what lies in `kept` into the pages."""
+
+    def fill(match: re.Match) -> str:
+        begin, kind, potential, end = match.groups()
+        write = {"policies": write_errors, "dynamics": write_dynamics}[kind]
+        return f"{begin}{write(kept, potential)}\n{end}"
+
+    for page in pages:
+        page.write_text(MARKERS.sub(fill, page.read_text()))
+
+
+def write_errors(kept: Path, potential: str) -> str:
+    """One row for each policy: errors on frames, and its NVE runs where there are any."""
+    path = kept / f"{potential}.json"
+    if not path.is_file():
+        return "*Not measured.*"
+    result = json.loads(path.read_text())
+    reports = read_reports(kept, potential, "nve")
+    float64, *rows = result["compare"]["rows"]
+    own = float64["labels"]["force_rmse_meV_per_A"]
+    machine = result["machine"]
+    notes = [f"The potential itself misses DFT by {own:.1f} meV/Å on these frames."]
+    notes += [_describe_runs(name, report) for name, report in reports.items()]
+    notes.append(f"{machine['cpu']}; torch {machine['versions']['torch']}; {machine['finished']}.")
+    table = format_table(ERRORS, [_error_row(row, own, potential, reports) for row in rows])
+    return f"{table}\n\n{' '.join(notes)}"
+
+
+def _error_row(row: dict, own: float, potential: str, reports: dict) -> list[str]:
+    error, smoothness, rmse = row["float64"], row["smoothness"], row["float64"]["force_rmse_meV_per_A"]
+    drift, verdict = NOTHING, NOTHING
+    for report in reports.values():
+        tests, outcome, _ = read_verdict(report, potential, row["label"])
+        drift = format_estimate(tests["energy_drift"].candidate) if tests else NOTHING
+        verdict = outcome
+    return [
+        name_policy(row["label"], row["precision"]),
+        format_number(rmse),
+        f"{100 * rmse / own:.2g} %",
+        hold_bound(row["label"], rmse, own),
+        format_number(error["force_max_meV_per_A"]),
+        format_number(error["energy_rmse_meV_per_atom"]),
+        format_number(row["equivariance"]["force_max_meV_per_A"]),
+        format_noise(smoothness),
+        format_number(smoothness["force_roughness_meV_per_A"]),
+        drift,
+        verdict,
+        format_number(row["ms_per_frame"]),
+        format_number(row["file_MB"]),
+    ]
+
+
+def write_dynamics(kept: Path, potential: str) -> str:
+    """One row for each policy: what its runs found, and their verdicts."""
+    reports = read_reports(kept, potential)
+    if not reports:
+        return "*Not measured.*"
+    first = next(iter(reports.values()))
+    header = [
+        "policy",
+        *DYNAMICS.values(),
+        "ms/step",
+        *(report.case.ensemble.upper() for report in reports.values()),
+    ]
+    rows = [
+        [
+            "float64",
+            *_numbers(reports, potential, None),
+            f"{first.speeds['reference']:.3g}",
+            *[NOTHING] * len(reports),
+        ]
+    ]
+    for label in SETTINGS[potential].policies:
+        stem = f"{potential}-{label}"
+        if stem not in first.case.labels:
+            continue
+        outcomes = [read_verdict(report, potential, label)[1] for report in reports.values()]
+        name = name_policy(label, first.potentials[stem]["precision"])
+        rows.append([name, *_numbers(reports, potential, label), f"{first.speeds[stem]:.3g}", *outcomes])
+    notes = [_describe_runs(name, report) for name, report in reports.items()]
+    return f"{format_table(header, rows)}\n\n{' '.join(notes)} {first.provenance['cpu']}; {first.provenance['finished']}."
+
+
+def _numbers(reports: dict, potential: str, label: str | None) -> list[str]:
+    """Of each observable, the estimate of a policy, or float64's for None; the first case that has it gives it."""
+    found: dict[str, str] = {}
+    for report in reports.values():
+        tests, _, _ = read_verdict(report, potential, label or SETTINGS[potential].policies[0])
+        for name in set(tests) & set(DYNAMICS) - set(found):
+            found[name] = format_estimate(tests[name].candidate if label else tests[name].reference)
+    return [found.get(name, NOTHING) for name in DYNAMICS]
+
+
+def read_reports(kept: Path, potential: str, ensemble: str = "") -> dict:
+    """Case -> report, of those that are there."""
+    names = [name for name in SETTINGS[potential].cases if name.endswith(ensemble)]
+    return {name: read_report(path) for name in names if (path := kept / f"{name}.json").is_file()}
+
+
+def read_verdict(report, potential: str, label: str) -> tuple[dict, str, str]:
+    """(observable -> test, outcome, sentence) of a policy; nothing if it was not run."""
+    stem = f"{potential}-{label}"
+    if stem not in report.case.labels:
+        return {}, NOTHING, ""
+    verdict = report.verdicts[report.case.labels.index(stem)]
+    return {test.observable: test for test in verdict.tests}, str(verdict.outcome), verdict.sentence
+
+
+def _describe_runs(name: str, report) -> str:
+    case, test = report.case, report.verdicts[0].tests
+    drift = next((each.reference for each in test if each.observable == "energy_drift"), None)
+    runs = f"`{name}`: {case.replicas} replicas of {case.length_ps:g} ps"
+    return f"{runs}, float64 drifts by {format_estimate(drift)} meV/atom/ps." if drift else f"{runs}."
+
+
+def name_policy(label: str, precision: str) -> str:
+    """The label for people; what was tuned, with what it is."""
+    name = label.replace(CALIBRATED, ", calibrated")
+    return name if precision == label.removesuffix(CALIBRATED) else f"{name} (`{precision}`)"
+
+
+def format_noise(smoothness: dict) -> str:
+    """Force noise, or what it is surely below."""
+    if smoothness["is_noise_resolved"]:
+        return format_number(smoothness["force_noise_meV_per_A"])
+    return f"< {format_number(3 * smoothness['force_noise_resolution_meV_per_A'])}"
+
+
+def hold_bound(label: str, rmse: float, own: float) -> str:
+    """The bound of a policy's force RMSE and whether it holds; `own` is the potential's error against DFT."""
+    if label not in BOUNDS:
+        return NOTHING
+    absolute, share = BOUNDS[label]
+    bound = absolute if absolute is not None else share * own
+    return f"≤ {bound:.3g}: {'holds' if rmse <= bound else 'missed'}"
