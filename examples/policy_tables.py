@@ -14,7 +14,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from policy_artifacts import SETTINGS, export_policies, run, split_frames
+from policy_artifacts import SETTINGS, TUNING, export_policies, run, split_frames
 from policy_pages import fill_pages
 
 from mdplugin.machine import describe_machine
@@ -54,8 +54,9 @@ def publish(directory: Path, docs: Path) -> None:
     kept.mkdir(exist_ok=True)
     for potential, setting in SETTINGS.items():
         source = directory / potential
-        if (source / "compare.json").is_file():
-            shutil.copy(source / "compare.json", kept / f"{potential}.json")
+        for file, name in (("compare.json", f"{potential}.json"), (TUNING, f"{potential}-{TUNING}")):
+            if (source / file).is_file():
+                shutil.copy(source / file, kept / name)
         for name in setting.cases:
             for file in (REPORT_JSON, REPORT_HTML):
                 if (source / name / file).is_file():

@@ -8,12 +8,16 @@ with names as torch knows them (without the archive's first directory) and data 
 covers weights, code and manifest, and neither compression nor alignment. `lammps_pair/artifact.cpp` computes the same.
 
 A record is added behind the others, which keep every byte and so the alignment that torch gave them.
+
+Torch also writes where each line of code came from, with the paths of this machine, and a hash of all that: an artifact
+has neither, so that one policy of one potential has one content wherever it is exported.
 """
 
 import contextlib
 import hashlib
 import io
 import os
+import struct
 import tempfile
 import zipfile
 from pathlib import Path
@@ -87,6 +91,26 @@ def put_record(path: str | os.PathLike, name: str, data: bytes) -> None:
             content.truncate(last.header_offset)
         archive.writestr(zipfile.ZipInfo(f"{prefix}/{name}"), data)
     write_whole(path, content.getbuffer())
+
+
+ALIGNMENT = 64  # of the data of a record, as torch has it
+
+
+def strip_origins(content: bytes) -> bytes:
+    """An archive of torch without the origins of its code; compressed records stay so, others stay aligned."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(target, "w") as archive:
+        for entry in source.infolist():
+            if entry.filename.endswith(".debug_pkl") or _name(entry) == ".data/serialization_id":
+                continue
+            record = zipfile.ZipInfo(entry.filename)
+            record.compress_type = entry.compress_type
+            # local header: 30 bytes, name, then an extra field ("FB", as torch's) that fills up to the alignment
+            used = target.tell() + 30 + len(entry.filename.encode()) + 4
+            record.extra = b"FB" + struct.pack("<H", padding := -used % ALIGNMENT) + bytes(padding)
+            archive.writestr(record, source.read(entry))
+            record.extra = b""  # the directory needs none
+    return target.getvalue()
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from mdplugin.archive import write_whole
+from mdplugin.archive import strip_origins, write_whole
 from mdplugin.certificate import Certificates, read_certificates
 from mdplugin.errors import ArtifactError
 from mdplugin.precision import Precision
@@ -232,7 +232,7 @@ def save(network: torch.jit.ScriptModule, manifest: Manifest, path: Path) -> Non
     path = writable_path(path)
     content = io.BytesIO()  # torch's own file writer ends the process when the disk is full
     torch.jit.save(network, content, _extra_files={RECORD: manifest.to_json()})
-    write_whole(path, content.getbuffer())
+    write_whole(path, strip_origins(content.getvalue()))
 
 
 def writable_path(path: str | os.PathLike) -> Path:

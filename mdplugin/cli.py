@@ -147,6 +147,7 @@ def _run_inspect(arguments: argparse.Namespace) -> int:
     from mdplugin.archive import content_sha256
     from mdplugin.artifact import read_manifest
     from mdplugin.certificate import read_certificates
+    from mdplugin.precision import Precision
 
     manifest = json.loads(read_manifest(arguments.artifact).to_json())
     certificates = read_certificates(arguments.artifact)
@@ -159,9 +160,12 @@ def _run_inspect(arguments: argparse.Namespace) -> int:
         print(json.dumps(described, indent=1, ensure_ascii=False))
         return 0
     width = max(map(len, manifest))
+    policy = Precision.parse(manifest["precision"]).explain()
     for name, value in manifest.items():
         text = json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
         print(f"{name:{width}}  {text}")
+        for line in policy if name == "precision" else ():
+            print(f"{'':{width}}  {line}")
     print()
     print(certificates.to_text())
     return 0
@@ -200,6 +204,7 @@ def _add_bench(verbs) -> None:
         epilog="example: mdplugin bench --size small,medium --atoms 192 --precision fp32,fp64 --against mace-torch",
     )
     command.add_arguments(parser)
+    _add_trust(parser)
     parser.set_defaults(run=command.run)
 
 
@@ -214,6 +219,7 @@ def _add_numerics(verbs) -> None:
         epilog="example: mdplugin numerics water -o figures",
     )
     command.add_arguments(parser)
+    _add_trust(parser)
     parser.set_defaults(run=command.run)
 
 

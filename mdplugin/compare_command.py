@@ -99,16 +99,19 @@ def run(arguments: argparse.Namespace) -> int:
     frames = read_frames(arguments.structures)
     structures = describe_structures(arguments.structures, frames)
     checkpoint = read_checkpoint(arguments.reference, arguments.head, arguments.trust)
+    mismatches = [_find_mismatch(artifact, checkpoint) for artifact in artifacts]
     if arguments.certify:
-        _require_source(artifacts, checkpoint)
+        _require_certifiable(artifacts, mismatches)
+    _warn(mismatches)
     total = effort.count_evaluations(len(frames), len(artifacts))
     with _progress(total, arguments.quiet) as bar:
         rows = compare_artifacts(artifacts, checkpoint, frames, effort, bar.update)
     findings = [judge(row.as_dict(), bounds) for row in rows[1:]]
+    foreign = {row.content_sha256 for row, line in zip(rows[1:], mismatches, strict=True) if line}
     if arguments.json:
-        print(_to_json(rows, findings, structures, checkpoint, effort))
+        print(_to_json(rows, foreign, findings, structures, checkpoint, effort))
     else:
-        print(format_tables(rows))
+        print(format_tables(rows, foreign))
         if bounds:
             print("\n" + "\n".join(map(_verdict_line, rows[1:], findings)))
     if arguments.certify:
@@ -129,18 +132,35 @@ def _read_bounds(arguments: argparse.Namespace, probe_frames: int) -> dict[str, 
     return bounds
 
 
-def _require_source(artifacts, checkpoint) -> None:
+def _find_mismatch(artifact, checkpoint) -> str:
+    """Says that an artifact was exported from another file or head than the reference's; "" where it was not."""
+    source, head = artifact.manifest.source, artifact.manifest.head
+    if (source["sha256"], head) == (checkpoint.sha256, checkpoint.head):
+        return ""
+    return (
+        f"{artifact.path}: expected an artifact of {checkpoint.name} ({checkpoint.sha256[:16]}), head {checkpoint.head}, "
+        f"got one of {source['name']} ({source['sha256'][:16]}), head {head}"
+    )
+
+
+def _require_certifiable(artifacts, mismatches: list[str]) -> None:
     """Refuse to certify an artifact by another potential than the one it was exported from."""
     from mdplugin.artifact import writable_path
 
-    for artifact in artifacts:
-        source, head = artifact.manifest.source, artifact.manifest.head
-        if (source["sha256"], head) != (checkpoint.sha256, checkpoint.head):
-            raise ArtifactError(
-                f"{artifact.path}: expected an artifact of {checkpoint.name}, head {checkpoint.head}, got one of "
-                f"{source['name']} ({source['sha256'][:16]}), head {head}: give its own source as --reference to certify it"
-            )
+    for artifact, mismatch in zip(artifacts, mismatches, strict=True):
+        if mismatch:
+            raise ArtifactError(f"{mismatch}: give its own source as --reference to certify it")
         writable_path(artifact.path)
+
+
+def _warn(mismatches: list[str]) -> None:
+    """One line on stderr per artifact of another potential, before anything is measured."""
+    for mismatch in filter(None, mismatches):
+        print(
+            f"mdplugin: warning: {mismatch}: its errors are differences of two potentials, not of rounding alone; "
+            "give its own source as --reference",
+            file=sys.stderr,
+        )
 
 
 def _progress(total: int, quiet: bool):
@@ -156,7 +176,9 @@ def _verdict_line(row, findings: list[Finding]) -> str:
     return "\n  ".join([f"{row.name}: {worst(findings)}", *(finding.describe() for finding in findings)])
 
 
-def _to_json(rows, findings: list[list[Finding]], structures: dict, checkpoint, effort) -> str:
+def _to_json(
+    rows, foreign: set[str], findings: list[list[Finding]], structures: dict, checkpoint, effort
+) -> str:
     import dataclasses
 
     from mdplugin.machine import describe_machine
@@ -170,7 +192,9 @@ def _to_json(rows, findings: list[list[Finding]], structures: dict, checkpoint, 
         "structures": structures,
         "reference": {"name": checkpoint.name, "sha256": checkpoint.sha256, "head": checkpoint.head},
         "effort": dataclasses.asdict(effort),
-        "rows": [row.as_dict() for row in rows],
+        "rows": [
+            {**row.as_dict(), "exported_from_reference": row.content_sha256 not in foreign} for row in rows
+        ],
         "verdicts": verdicts,
         "provenance": describe_machine(),
     }

@@ -1,6 +1,6 @@
 """Rows of `mdplugin compare` -> Markdown: three tables and the sentences that say what they mean."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -23,15 +23,19 @@ _PROBES = (
 )
 
 
-def format_tables(rows: Sequence[Comparison]) -> str:
-    """All that was measured; the first row is mace-torch in float64."""
+def format_tables(rows: Sequence[Comparison], foreign: Collection[str] = ()) -> str:
+    """All that was measured; the first row is mace-torch in float64.
+
+    Args:
+        foreign: content_sha256 of the artifacts that were exported from another potential than the reference.
+    """
     reference, *artifacts = rows
     parts = ["Errors against mace-torch in float64:", _float64_table(artifacts)]
     if any(row.smoothness for row in artifacts):
         parts += ["Symmetry and smoothness of each potential by itself:", _probe_table(artifacts)]
     if reference.labels:
         parts += ["Errors against the frames' own energies and forces:", _label_table(rows)]
-        parts += ["\n".join(_sentence(row, reference) for row in artifacts)]
+        parts += ["\n".join(_sentence(row, reference, row.content_sha256 in foreign) for row in artifacts)]
     return "\n\n".join(parts)
 
 
@@ -122,8 +126,10 @@ def _label_table(rows: Sequence[Comparison]) -> str:
     return format_markdown(["model", "precision", *_ERRORS, *symbols], lines)
 
 
-def _sentence(row: Comparison, reference: Comparison) -> str:
-    """`water-w8.pt: rounding adds 0.3 meV/Å to the potential's own 52 meV/Å`."""
+def _sentence(row: Comparison, reference: Comparison, is_foreign: bool) -> str:
+    """`water-w8.pt: w8 adds 0.3 meV/Å to the 52 meV/Å by which the potential itself misses the labels`."""
+    if is_foreign:
+        return f"{row.name}: not exported from {reference.name}, so what {row.precision} adds is not known"
     own, together = reference.labels.force_rmse_meV_per_A, row.labels.force_rmse_meV_per_A
     return (
         f"{row.name}: {row.precision} adds {format_value(row.float64.force_rmse_meV_per_A)} meV/Å to the {own:.3g} meV/Å by "

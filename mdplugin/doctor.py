@@ -121,7 +121,7 @@ def _check_libmpi() -> str:
 def _check_ops() -> str:
     # in a process of its own: a damaged library ends the process that loads it
     check = "import torch; from mdplugin import ops; assert torch.equal(ops.halo(torch.ones(2, 3), 2), torch.ones(2, 3))"
-    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-P", "-c", check], capture_output=True, text=True, timeout=120)
     if done.returncode:
         words = done.stderr.strip().splitlines()
         raise CheckError(f"{words[-1] if words else f'exit status {done.returncode}'}: reinstall mdplugin")
@@ -131,7 +131,7 @@ def _check_ops() -> str:
 def _lammps(script: str, directory: Path) -> str:
     """Output of `lmp` on an input script; CheckError with LAMMPS's own words where it fails."""
     (directory / "in.lmp").write_text(script)
-    command = [sys.executable, "-m", "mdplugin", "lmp", "-in", "in.lmp", "-log", "none"]
+    command = [sys.executable, "-P", "-m", "mdplugin", "lmp", "-in", "in.lmp", "-log", "none"]
     done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=120)
     if done.returncode:
         words = [

@@ -212,9 +212,7 @@ class Interaction(torch.nn.Module):
     def round_features(self, block: Tensor) -> Tensor:
         """In units of the power of two next to a node's largest value, so that float16 neither overflows nor loses bits."""
         top = block.abs().amax(dim=[1, 2], keepdim=True).clamp(min=1e-30)
-        unit = (top.view(torch.int32) & 0x7F800000).view(
-            torch.float32
-        )  # the exponent alone; infinite if top is not finite
+        unit = top / (2 * torch.frexp(top)[0])  # the exponent alone
         return (block / unit).to(self.feature_dtype).to(self.dtype) * unit
 
     @torch.jit.export

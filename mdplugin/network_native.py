@@ -140,7 +140,7 @@ class NativeNetwork(torch.nn.Module):
 
 
 def tabulate_layers(model: MaceModel, precision: Precision) -> tuple[list[RadialTable], list[dict]]:
-    """The coarsest radial tables within TABLE_ERROR, and what the manifest says of them.
+    """The coarsest radial tables within the errors of TABLES, and what the manifest says of them.
 
     Raises:
         Unsupported: a distance transform gives every species pair a table of its own, and they are too many; or no

@@ -151,7 +151,7 @@ class Precision:
         """
         if isinstance(text, Precision):
             return text
-        first, *rest = str(text).split(",")
+        first, *rest = [part.strip() for part in str(text).split(",")]
         if not rest and first in PRESETS:
             base, formats = PRESETS[first]
             return cls.make(base, {(role, 0): name for role, name in formats.items()})
@@ -168,7 +168,7 @@ class Precision:
             key, name = _parse_choice(word)
             if key in choices:
                 raise PrecisionError(
-                    f"precision: expected one choice of '{word.split('=')[0]}', got two in '{text}'"
+                    f"precision: expected one choice of '{word.split('=')[0].strip()}', got two in '{text}'"
                 )
             choices[key] = name
         return cls.make(first, choices)
@@ -194,10 +194,24 @@ class Precision:
 
     def spell(self) -> str:
         """Base and choices, also where the policy has a name."""
-        words = [
-            f"{role}.{layer}={name}" if layer else f"{role}={name}" for role, layer, name in self.choices
-        ]
-        return ",".join([self.base, *words])
+        return ",".join([self.base, *map(_spell_choice, self.choices)])
+
+    def explain(self) -> list[str]:
+        """Lines for a reader: the full spelling, every choice with its types, what that means; none for a base alone."""
+        if not self.choices:
+            return []
+        lines = [self.spell()]
+        for choice in self.choices:
+            role, _, name = choice
+            kept = ROLES[role][name]
+            types = f"stored {kept.storage}, multiplied {kept.compute}, summed {kept.accumulate}"
+            lines.append(f"{_spell_choice(choice)}: {types}; {kept.note}")
+        meaning = (
+            "rounds state: forces carry noise, and are not the exact gradient of an energy"
+            if self.rounds_state
+            else "rounds parameters only: forces stay the exact gradient of a smooth, equivariant energy"
+        )
+        return [*lines, meaning]
 
     @property
     def _names(self) -> "dict[Precision, str]":
@@ -266,8 +280,13 @@ class Precision:
         return getattr(torch, self.compute)
 
 
+def _spell_choice(choice: Choice) -> str:
+    role, layer, name = choice
+    return f"{role}.{layer}={name}" if layer else f"{role}={name}"
+
+
 def _parse_choice(word: str) -> tuple[tuple[str, int], str]:
-    where, _, name = word.partition("=")
+    where, _, name = map(str.strip, word.partition("="))
     role, dot, layer = where.partition(".")
     if role not in ROLES:
         raise PrecisionError(

@@ -8,8 +8,8 @@ from pathlib import Path
 from mdplugin.errors import StructureError
 
 
-def read_frames(path: str | os.PathLike) -> list:
-    """All frames of a structure file.
+def read_frames(path: str | os.PathLike, index: str = ":") -> list:
+    """Frames of a structure file: all, or those of a slice.
 
     Raises:
         StructureError: no such file, no frame in it, or ASE cannot read it.
@@ -17,7 +17,7 @@ def read_frames(path: str | os.PathLike) -> list:
     import ase.io
 
     try:
-        frames = ase.io.read(path, ":")
+        frames = ase.io.read(path, index)
     except FileNotFoundError as error:
         raise StructureError(f"{path}: no such file") from error
     except Exception as error:  # ASE's readers raise anything from KeyError to their own classes

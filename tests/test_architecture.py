@@ -105,6 +105,7 @@ ARROWS = {
     "number_types": set(),
     "numerics": {
         "checkpoint",
+        "export",
         "frames",
         "structures",
         "lowering",
@@ -163,6 +164,7 @@ PUBLIC = {
     "native",
     "neighbors",
     "potentials",
+    "structures",
 }
 
 

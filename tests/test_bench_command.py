@@ -1,13 +1,17 @@
 """`mdplugin bench` as a user runs it: options, errors, children, LAMMPS."""
 
 import os
+import pathlib
 import sys
 
 import ase.neighborlist
 import pytest
+from architectures import save_from
+from model_files import change
 
 import mdplugin
-from mdplugin.bench import lammps, process
+from mdplugin.bench import benchmark, lammps, process
+from mdplugin.bench.contender import make_entrants
 from mdplugin.bench.job import ALLOCATORS, MEMORY, TIMING, Job
 from mdplugin.bench.lammps import parse_log
 from mdplugin.bench.networks import describe_network
@@ -84,6 +88,23 @@ def make_job(**changes):
         "n_atoms": 27, "seed": 0, "threads": 1, "rounds": 1,
     }  # fmt: skip
     return Job(**{**values, **changes})
+
+
+def test_a_model_is_trusted_by_the_command_and_by_its_children(monkeypatch, tmp_path, capsys):
+    plain = save_from(tmp_path / "a.model", max_ell=1, correlation=2)
+    path = change(plain, tmp_path / "b.model", lambda network: setattr(network, "note", pathlib.Path("x")))
+    entrants = []
+
+    def load(job, *_):
+        entrants.extend(make_entrants(job))
+        raise CaseError("enough")
+
+    monkeypatch.setattr(benchmark, "run_job", load)
+    assert run("--model", path, "--against", "mace-torch") == 3
+    assert "--trust" in capsys.readouterr().err and not entrants
+    assert run("--model", path, "--against", "mace-torch", "--trust") == 3
+    assert "enough" in capsys.readouterr().err
+    assert [each.program for each in entrants] == ["mace-torch", "mace-torch", "mdplugin"]
 
 
 def test_an_error_of_the_child_is_ours(tmp_path):

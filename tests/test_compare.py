@@ -310,6 +310,25 @@ def test_the_command_prints_json_without_nan(command, capsys):
     assert content["structures"]["formulas"] == ["H12O6"] and len(content["structures"]["sha256"]) == 64
 
 
+def test_an_artifact_of_another_potential_is_named(artifacts, command, hexamer, tmp_path, capsys):
+    """Its errors are no rounding errors, and no sentence says so; the reference's own artifact is left alone."""
+    frame = hexamer.copy()
+    frame.info["REF_energy"], frame.arrays["REF_forces"] = 0.0, np.zeros((len(frame), 3))
+    frame.write(tmp_path / "hexamer.xyz")
+    command.insert(2, str(other := artifacts["organic", "fp32"]))
+    command += ["--probe-frames", "0", "--rounds", "1", "--quiet"]
+    assert main(command) == 0
+    out, error = capsys.readouterr()
+    assert error.startswith(f"mdplugin: warning: {other}: expected an artifact of water.json (")
+    assert "got one of organic.model (" in error and "give its own source as --reference" in error
+    assert error.count("\n") == 1
+    assert f"{other.name}: not exported from water.json, so what fp32 adds is not known" in out
+    assert f"{artifacts['water', 'fp32'].name}: fp32 adds" in out
+    assert main([*command, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["exported_from_reference"] for row in rows] == [True, True, False]
+
+
 def test_bounds_decide_the_exit_status(command, capsys):
     assert main([*command, *SMALL, "--bounds", "force-rmse=1,force-noise=1"]) == 0
     assert "force-rmse" in capsys.readouterr().out

@@ -12,7 +12,7 @@ from mdplugin.cli import main
 from mdplugin.errors import CheckpointError, StructureError
 from mdplugin.frames import reference_frames
 
-# Same weights, but radial tables of their own: each within 1e-9 of its largest slope (network_native.TABLE_ERROR),
+# Same weights, but radial tables of their own: each within 1e-9 of its largest slope (network_native.TABLES),
 # over some ten neighbours with slopes of order 1 eV/Å
 TABLE_BOUND = 1e-8
 

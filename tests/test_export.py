@@ -4,8 +4,11 @@ import copy
 import dataclasses
 import json
 import os
+import struct
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import ase
 import numpy as np
@@ -266,3 +269,17 @@ def test_a_potential_saved_without_pickle_computes_the_same(tmp_path, organic_mo
     for value, reference in zip(saved, evaluate_mace(checkpoint, ethanol_frames[:3]), strict=True):
         assert abs(value.energy - reference.energy) <= 1e-9
         assert np.abs(value.forces - reference.forces).max() <= 1e-10
+
+
+def test_an_artifact_says_nothing_of_the_machine_and_its_tensors_stay_aligned(artifacts):
+    path = artifacts["water", "fp32"]
+    content = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        records = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+        assert not [name for name in records if name.endswith((".debug_pkl", "serialization_id"))]
+        for entry in archive.infolist():
+            # a local header is 30 bytes, the lengths of name and extra field its last four
+            name, extra = struct.unpack("<HH", content[entry.header_offset + 26 : entry.header_offset + 30])
+            assert (entry.header_offset + 30 + name + extra) % 64 == 0
+    installed = str(Path(mdplugin.__file__).parent).encode()
+    assert not [name for name, data in records.items() if installed in data]

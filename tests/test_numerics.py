@@ -7,6 +7,7 @@ import pytest
 import torch
 from architectures import build
 
+from mdplugin import potentials
 from mdplugin.cli import main
 from mdplugin.errors import StructureError
 from mdplugin.frames import reference_frames
@@ -282,4 +283,14 @@ def test_bad_options_are_one_line(capsys):
     assert main(["numerics", "water", "--structures", "nowhere.xyz"]) == 3
     assert main(["numerics", "water", "--elements", "Qq"]) == 3
     assert main(["numerics", "water", "--types", "bf17"]) == 3
-    assert capsys.readouterr().err.count("\n") == 3
+    error = capsys.readouterr().err
+    assert "elements: expected chemical symbols as H,O, got 'Qq'" in error and error.count("\n") == 3
+
+
+def test_help_names_every_bundled_potential_and_elements_are_chosen_as_by_export(capsys):
+    with pytest.raises(SystemExit):
+        main(["numerics", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"bundled potential: {', '.join(potentials.names())}" in said
+    assert main(["numerics", "water", "--elements", "C"]) == 3
+    assert capsys.readouterr().err == "mdplugin: elements: C is not in water.json; it knows H O\n"

@@ -79,6 +79,9 @@ def test_a_layers_choice_goes_before_its_roles():
         ("fp32,readout=w16,product=w16,linear=w8,radial=w16", "w8"),
         ("fp32,linear.10=w8,linear.9=w8", "fp32,linear.9=w8,linear.10=w8"),
         ("fp32,linear=w8,linear.1=fp32", "fp32,linear=w8,linear.1=fp32"),
+        ("fp32, linear=w8", "fp32,linear=w8"),
+        (" fp32 ,linear.1 = w8 ", "fp32,linear.1=w8"),
+        (" w8\n", "w8"),
     ],
 )
 def test_the_canonical_form_says_nothing_twice(text, canonical):
@@ -115,7 +118,9 @@ def test_the_canonical_form_says_nothing_twice(text, canonical):
         ("fp32,linear.=w8", "one layer as linear.1, got 'linear.=w8'"),
         ("fp32,linear.x=w8", "one layer as linear.1"),
         ("fp32,readout.1=w8", "expected readout or, of radial, linear, messages, product, one layer as linear.1"),
-        ("fp32, linear=w8", "got ' linear=w8'; did you mean linear?"),
+        ("fp32,linear = w8, linear=w16", "expected one choice of 'linear', got two"),
+        ("fp32, ", f"expected a role of {', '.join(ROLES)}, got ''"),
+        ("fp32,line ar=w8", "got 'line ar=w8'; did you mean linear?"),
         ("fp32,linear=w8=w8", "got 'linear=w8=w8'"),
     ],
 )  # fmt: skip
@@ -143,6 +148,20 @@ def test_only_parameters_are_rounded_or_it_is_said():
         for where in (role, f"{role}.1") if role in LAYERED else (role,):
             assert Precision.parse(f"fp32,{where}={name}").rounds_state == short
     assert Precision.parse("fp32,linear=w8,linear.2=w8a8").rounds_state
+
+
+def test_a_policy_is_explained_by_its_spelling_and_a_line_per_choice():
+    assert Precision.parse("fp64").explain() == Precision.parse("fp32").explain() == []
+    spelling, *choices, meaning = Precision.parse("fp32,radial=w16a16,linear=w8,linear.1=fp32").explain()
+    assert spelling == "fp32,radial=w16a16,linear=w8,linear.1=fp32"
+    assert choices == [
+        "radial=w16a16: stored int16, multiplied int16, summed int32; 16-bit knots times weights of 16 bits, exact sums",
+        "linear=w8: stored int8, multiplied float32, summed float32; fixed point, 8 bits per parameter",
+        "linear.1=fp32: stored float32, multiplied float32, summed float32; the base type",
+    ]
+    assert meaning.startswith("rounds state: forces carry noise")
+    for text in ("w8", "fp32,radial=bf16"):
+        assert Precision.parse(text).explain()[-1].startswith("rounds parameters only: forces stay the exact")
 
 
 def test_tolerances_grow_with_what_is_rounded():

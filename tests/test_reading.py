@@ -184,17 +184,18 @@ def test_trust_opens_what_the_list_does_not_know(model, tmp_path, capsys):
     require_equal(read_checkpoint(path, trust=True), read_checkpoint(model))
 
 
-@pytest.mark.parametrize("verb", ["compare", "validate"])
+@pytest.mark.parametrize("verb", ["compare", "validate", "numerics"])
 def test_every_verb_that_reads_a_model_asks_for_trust(model, tmp_path, capsys, artifacts, verb):
     path = change(model, tmp_path / "b.model", set_note)
     structure = tmp_path / "molecule.xyz"
     ase.io.write(structure, frames((1, 8))[1])
     arguments = {
-        "compare": ["compare", artifacts["organic", "fp32"], "--structures", structure],
+        "compare": ["compare", artifacts["organic", "fp32"], "--structures", structure, "--reference", path],
         "validate": ["validate", "nve", "--model", artifacts["organic", "fp32"], "--plan",
-                     "--structure", structure, "-o", tmp_path / "nve"],
+                     "--structure", structure, "-o", tmp_path / "nve", "--reference", path],
+        "numerics": ["numerics", path, "--structures", structure, "--types", "bf16"],
     }[verb]  # fmt: skip
-    arguments = [str(argument) for argument in (*arguments, "--reference", path)]
+    arguments = [str(argument) for argument in arguments]
     assert main(arguments) == 3
     assert "the pickle names pathlib.PurePosixPath" in capsys.readouterr().err
     assert main([*arguments, "--trust"]) == 0

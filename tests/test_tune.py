@@ -171,6 +171,8 @@ def test_an_unresolved_noise_is_judged_by_the_roughness():
     assert hold(row_of(0, noise=5.0, is_resolved=False, roughness=0.5), budget)[0].outcome == "pass"
     assert hold(row_of(0, noise=0.0, is_resolved=False, roughness=1.5), budget)[0].outcome == "fail"
     assert hold(row_of(0, noise=5.0, is_resolved=True, roughness=0.5), budget)[0].outcome == "fail"
+    assert hold(row_of(0, is_resolved=False), budget)[0].name == "force-roughness"
+    assert hold(row_of(0, is_resolved=True), budget)[0].name == "force-noise"
 
 
 def test_the_excess_is_of_the_worst_finding():

@@ -12,6 +12,7 @@ from mdplugin.validation.case import REFERENCE
 from mdplugin.validation.statistics import combine_replicas
 
 MAX_POINTS = 2000
+WIDE = 10  # energies that go so far beyond float64's are drawn on a logarithmic axis
 
 
 def draw_figures(report, evidence: dict, directory: Path) -> list[str]:
@@ -31,7 +32,7 @@ def draw_figures(report, evidence: dict, directory: Path) -> list[str]:
 
 def _color(report, label: str) -> str:
     if label == REFERENCE:
-        return "0.55"
+        return "black"
     return f"C{report.case.labels.index(label) % 10}"
 
 
@@ -69,9 +70,10 @@ def _draw_energy(report, evidence):
         if run.failure is None
     ]
     largest = max(np.abs(values).max() for values in runs)
-    axes.set_ylim(
-        -1.05 * largest - 1e-9, 1.05 * largest + 1e-9
-    )  # an explosion would squeeze the rest to a line
+    if largest > WIDE * max(reference):  # what heats would squeeze the rest to a line
+        axes.set_yscale("symlog", linthresh=max(2 * max(reference), 1e-9), linscale=2)
+    # what explodes would squeeze all others
+    axes.set_ylim(-1.05 * largest - 1e-9, 1.05 * largest + 1e-9)
     axes.set_ylabel("conserved energy − its start, meV/atom")
     axes.set_xlabel("time, ps")
     _legend(axes)
@@ -79,7 +81,9 @@ def _draw_energy(report, evidence):
 
 
 def _legend(axes) -> None:
-    legend = axes.legend(loc="best", frameon=False)
+    """Beside the plot, where it hides nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    legend = axes.figure.legend(handles, labels, loc="outside right upper", frameon=False)
     for text in legend.get_texts():
         text.set_parse_math(False)  # it holds a file's name, which is no TeX
 
@@ -99,8 +103,8 @@ def _draw_rdfs(report, evidence):
                 mean = np.mean([rdf.mean for rdf in rdfs], axis=0)
                 axes.plot(r, mean, color=_color(report, label), linewidth=1, label=label)
         axes.set_ylabel(f"g({pair})")
-        _legend(axes)
     axes.set_xlabel("r, Å")
+    _legend(axes)
     return figure
 
 
@@ -176,7 +180,7 @@ def _draw_shadow(report, evidence):
 
 
 def _draw_plane(report, evidence):
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     shown = 0
     for label in report.case.labels:
@@ -192,7 +196,7 @@ def _draw_plane(report, evidence):
     if not shown:
         return None
     if math.isfinite(report.speeds[REFERENCE]):
-        axes.axvline(report.speeds[REFERENCE], color="0.55", linewidth=1, label="float64")
+        axes.axvline(report.speeds[REFERENCE], color="black", linewidth=1, label="float64")
     axes.set_yscale("log")
     axes.set_xlim(left=0)
     axes.set_xlabel("ms per step")

@@ -111,9 +111,13 @@ def write_report(report: Report, evidence: dict) -> None:
 
 
 def title(report: Report) -> str:
-    """`nve: water-fp32 fail, ...`."""
-    verdicts = ", ".join(f"{verdict.label} {verdict.outcome}" for verdict in report.verdicts)
-    return f"Validation, {report.case.ensemble}: {verdicts}"
+    """`Validation, nve: water-fp32 fail`; of several candidates how many came to what."""
+    outcomes = [verdict.outcome for verdict in report.verdicts]
+    if len(outcomes) == 1:
+        counts = f"{report.verdicts[0].label} {outcomes[0]}"
+    else:
+        counts = ", ".join(f"{outcomes.count(each)} {each}" for each in Outcome if each in outcomes)
+    return f"Validation, {report.case.ensemble}: {counts}"
 
 
 def summary(report: Report) -> str:

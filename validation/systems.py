@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ase
-import ase.io
 import numpy as np
 from ase import units
 
 from mdplugin import potentials
 from mdplugin.errors import CaseError, StructureError
+from mdplugin.structures import read_frames
 from mdplugin.validation.potential import find_bundled_box
 
 
@@ -58,15 +58,11 @@ def find_structure(
 
 
 def _read(path: Path) -> ase.Atoms:
-    try:
-        read = ase.io.read(path)
-    except FileNotFoundError as error:
-        raise StructureError(f"structure {path}: no such file, nor a bundled structure") from error
-    except Exception as error:  # ASE's readers raise anything from KeyError to their own classes
-        raise StructureError(
-            f"structure {path}: ASE cannot read it ({type(error).__name__}: {error})"
-        ) from error
-    atoms = read.copy()  # without stored results
+    """The last frame, without stored results."""
+    if not path.is_file():
+        raise StructureError(f"structure {path}: no such file, nor a bundled structure")
+    (read,) = read_frames(path, "-1:")
+    atoms = read.copy()
     atoms.set_constraint(read.constraints)
     return atoms
 

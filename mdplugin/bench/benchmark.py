@@ -34,6 +34,7 @@ class Plan:
         sizes: names of networks.SIZES; or empty, and then `model` (a .model file or bundled name) with its `head`.
         precisions: policies of the artifacts. against_mace: time mace-torch float64 and float32 too.
         ranks: of LAMMPS; empty without LAMMPS.
+        trust: open `model` by running its pickle, see `read_checkpoint`.
     """
 
     sizes: tuple[str, ...]
@@ -48,6 +49,7 @@ class Plan:
     ranks: tuple[int, ...]
     rounds: int
     seed: int
+    trust: bool = False
 
     @property
     def n_steps(self) -> int:
@@ -111,14 +113,14 @@ def _prepare(plan: Plan, name: str, scratch: Path, bar: tqdm) -> Network:
         path = str(save_random_network(scratch / f"{name}.model", describe_network(name), plan.seed))
     else:
         path = name
-    checkpoint = read_checkpoint(path, plan.head)
+    checkpoint = read_checkpoint(path, plan.head, plan.trust)
     require_elements(checkpoint, [build_system(plan.system, 3, plan.seed)])
     label = name if name in plan.sizes else Path(checkpoint.name).stem
     bar.set_description(f"export {label}")
     artifacts = []
     for precision in plan.precisions:
         target = scratch / f"{label}-{precision}.pt"
-        export_model(path, target, precision, head=plan.head)
+        export_model(path, target, precision, head=plan.head, trust=plan.trust)
         artifacts.append((precision, str(target)))
         bar.update()
     return Network(label, path, checkpoint, tuple(artifacts))
@@ -139,6 +141,7 @@ def _run_case(
         seed=plan.seed,
         threads=threads,
         rounds=plan.rounds,
+        trust=plan.trust,
     )
     timed = run_job(job, allocator, tick)
     contenders = tuple(_complete(values, job, allocator, tick) for values in timed["contenders"])

@@ -67,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         ranks=arguments.ranks if arguments.lammps else (),
         rounds=arguments.rounds,
         seed=arguments.seed,
+        trust=arguments.trust,
     )
     results = run_plan(plan, sys.argv, arguments.quiet)
     if target is not None:

@@ -45,7 +45,7 @@ def make_entrants(job: Job) -> list[Entrant]:
     if job.mace_dtypes:
         from mdplugin.checkpoint import mace_calculator, read_checkpoint
 
-        checkpoint = read_checkpoint(job.checkpoint, job.head)
+        checkpoint = read_checkpoint(job.checkpoint, job.head, job.trust)
         for dtype in job.mace_dtypes:
             entrants.append(Entrant(MACE_TORCH, dtype, dtype, mace_calculator(checkpoint, dtype)))
     for precision, path in job.artifacts:

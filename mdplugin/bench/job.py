@@ -20,7 +20,7 @@ class Job:
 
     Attributes:
         work: TIMING or MEMORY.
-        checkpoint: the `.model` file or bundled name, for mace-torch; and its head.
+        checkpoint: the `.model` file or bundled name, for mace-torch; its head, and whether to trust it.
         mace_dtypes: types in which mace-torch takes part.
         artifacts: (precision, file) of every artifact that takes part.
         system, n_atoms, seed: see systems.build_system.
@@ -37,3 +37,4 @@ class Job:
     seed: int
     threads: int
     rounds: int
+    trust: bool = False

@@ -24,7 +24,8 @@ class Convolution : public torch::CustomClassHolder {
  public:
   /// paths (n_paths, 10) int64 as struct Path; indices (n_couplings, 2) int64 and values (n_couplings,) float64, sorted
   /// by row of Y; table (pairs, blocks, rows, functions of a block), its type the storage of the knots (int32: two of 16
-  /// bits, kernels.h; int16: for sums in whole numbers); row_scale (pairs, rows) float64 of the knots; density (pairs, 1, rows, 1) or without column; pieces (size, size) float64.
+  /// bits, kernels.h; int16: for sums in whole numbers); row_scale (pairs, rows) float64 of the knots; density
+  /// (pairs, 1, rows, 1) or without column; pieces (size, size) float64.
   Convolution(Tensor paths, Tensor indices, Tensor values, Tensor table, Tensor row_scale, Tensor density, Tensor pieces,
               double r_max, std::int64_t channels, std::int64_t n_y)
       : paths_(std::move(paths)), indices_(std::move(indices)), values_(std::move(values)), table_(std::move(table)),

@@ -29,8 +29,8 @@ struct EdgeBatch {
 };
 
 /// The unit is the least with which each weight fits 16 bits and sums with knots of 16 bits fit 32, made larger, at most
-/// twice, so that the sum of the weights is whole (where it is one unit or more). Each rounding error is carried to the next weight: what is left is errors times
-/// differences of neighbouring knots, which are small.
+/// twice, so that the sum of the weights is whole (where it is one unit or more). Each rounding error is carried to the
+/// next weight: what is left is errors times differences of neighbouring knots, which are small.
 inline void round_weights(const float *weights, int size, ShortWeights &rounded) {
   const Floats zero = {}, one = zero + 1.0f;
   for (int e = 0; e < batch; e += lanes<float>) {
@@ -135,9 +135,14 @@ inline Vector<T> load_knots(const char *row, std::int64_t f) {
   if constexpr (storage == Storage::base) {
     return load(reinterpret_cast<const T *>(row) + f);
   } else if constexpr (storage == Storage::fixed8) {
-    Bytes bytes;
-    std::memcpy(&bytes, row + f, sizeof bytes);
-    return __builtin_convertvector(bytes, Vector<T>);
+    // __builtin_convertvector converts one by one here
+#if defined(__AVX512F__)
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i *>(row + f));
+    return Vector<T>(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)));
+#else
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i *>(row + f));
+    return Vector<T>(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)));
+#endif
   } else if constexpr (storage == Storage::brain16) {
     UnsignedShorts shorts;
     std::memcpy(&shorts, row + 2 * f, sizeof shorts);

@@ -34,7 +34,6 @@ typedef std::int32_t Words __attribute__((vector_size(MDPLUGIN_VECTOR_BYTES)));
 typedef float Floats __attribute__((vector_size(MDPLUGIN_VECTOR_BYTES)));
 typedef std::int16_t Shorts __attribute__((vector_size(MDPLUGIN_VECTOR_BYTES / 2)));
 typedef std::uint16_t UnsignedShorts __attribute__((vector_size(MDPLUGIN_VECTOR_BYTES / 2)));
-typedef std::int8_t Bytes __attribute__((vector_size(MDPLUGIN_VECTOR_BYTES / 4)));
 typedef std::uint8_t UnsignedBytes __attribute__((vector_size(MDPLUGIN_VECTOR_BYTES / 4)));
 
 template <typename T>

@@ -4,10 +4,13 @@ import argparse
 import json
 from pathlib import Path
 
+from mdplugin import potentials
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `mdplugin numerics` to its parser."""
-    parser.add_argument("model", help="a .model file of mace-torch, or a bundled potential: water, silicon")
+    bundled = ", ".join(potentials.names())
+    parser.add_argument("model", help=f"a .model file of mace-torch, or a bundled potential: {bundled}")
     parser.add_argument(
         "--structures",
         type=Path,
@@ -30,10 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         MDPluginError: the model cannot be read or lowered, the structures do not fit it.
     """
-    from ase.data import atomic_numbers
-
     from mdplugin.checkpoint import read_checkpoint
-    from mdplugin.errors import CheckpointError, StructureError
+    from mdplugin.errors import StructureError
+    from mdplugin.export import choose_elements
     from mdplugin.lowering import lower
     from mdplugin.network_native import tabulate_layers
     from mdplugin.numerics.figures import draw_figures
@@ -43,13 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.output is not None and arguments.output.exists() and not arguments.output.is_dir():
         raise StructureError(f"{arguments.output}: expected a directory for the figures, got a file")
-    elements = None
-    if arguments.elements is not None:
-        names = arguments.elements.split(",")
-        if unknown := [name for name in names if name not in atomic_numbers]:
-            raise CheckpointError(f"--elements: expected chemical symbols, got '{unknown[0]}'")
-        elements = [atomic_numbers[name] for name in names]
-    model = lower(read_checkpoint(arguments.model, arguments.head), elements)
+    checkpoint = read_checkpoint(arguments.model, arguments.head, arguments.trust)
+    symbols = None if arguments.elements is None else arguments.elements.split(",")
+    model = lower(checkpoint, choose_elements(checkpoint, symbols))
     frames = _read_frames(arguments, model.atomic_numbers)
     tables, _ = tabulate_layers(model, Precision.parse("fp32"))
     study = run_study(
@@ -88,7 +86,6 @@ def _parse_types(text: str | None) -> tuple[str, ...]:
 
 def _read_frames(arguments: argparse.Namespace, numbers: tuple[int, ...]) -> list:
     """(name, atoms) of the file given, of the bundled structures, or generated."""
-    from mdplugin import potentials
     from mdplugin.frames import reference_frames
     from mdplugin.structures import read_frames
 

@@ -23,21 +23,25 @@ def parse_budget(text: str) -> dict[str, float]:
     return parse_bounds(text, "budget")
 
 
+def stand_in(row: Mapping, name: str) -> str:
+    """What a quantity is judged by: a force noise that is not resolved by the roughness, all others by themselves."""
+    is_unresolved = row["smoothness"] and not row["smoothness"]["is_noise_resolved"]
+    return ROUGHNESS if name == "force-noise" and is_unresolved else name
+
+
 def value_of(row: Mapping, name: str) -> float | None:
-    """The row's value of a quantity; of a force noise that is not resolved the roughness. None: not measured."""
-    if name == "force-noise" and row["smoothness"] and not row["smoothness"]["is_noise_resolved"]:
-        name = ROUGHNESS
-    part, field = QUANTITIES[name].field
+    """The row's value of what a quantity is judged by. None: not measured."""
+    part, field = QUANTITIES[stand_in(row, name)].field
     return (row[part] or {}).get(field)
 
 
 def hold(row: Mapping, budget: Mapping[str, float]) -> list[Finding]:
-    """The row held against the budget."""
+    """The row held against the budget; a finding has the name of what was judged."""
     findings = []
     for name, bound in budget.items():
         value = value_of(row, name)
         outcome = "inconclusive" if value is None else "pass" if value <= bound else "fail"
-        findings.append(Finding(name, value, bound, outcome))
+        findings.append(Finding(stand_in(row, name), value, bound, outcome))
     return findings
 
 
