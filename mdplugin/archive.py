@@ -10,7 +10,8 @@ covers weights, code and manifest, and neither compression nor alignment. `lammp
 A record is added behind the others, which keep every byte and so the alignment that torch gave them.
 
 Torch also writes where each line of code came from, with the paths of this machine, and a hash of all that: an artifact
-has neither, so that one policy of one potential has one content wherever it is exported.
+has neither, so that one policy of one potential, exported first in a process, has one content in every place. (Torch
+numbers the classes that a process has compiled; later exports have other names for them.)
 """
 
 import contextlib
