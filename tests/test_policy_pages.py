@@ -37,9 +37,10 @@ def test_bounds_are_held_against_what_was_measured(pages):
             "equivariance": {"force_max_meV_per_A": 0.001, "force_rms_meV_per_A": 0.001},
             "smoothness": {"force_roughness_meV_per_A": 0.001},
             "file_MB": file_MB,
+            "ms_per_frame": 1.0,
         }
 
-    rows = {"fp64": row(0, 4), "fp32": row(0.02), "w16": row(0.09), "w8": row(13), "w8-calibrated": row(5)}
+    rows = {"fp64": row(0, 4), "fp32": row(0.02), "w16": row(0.09, 0.5), "w8": row(13), "w8-calibrated": row(5)}
     rows |= {"w8a8": row(20), "w8a8-calibrated": row(15)}
     outcomes = {"w16": "pass", "w8": "fail", "w8-calibrated": "–"}
     found = {each.what: each.holds for each in policy_bounds.list_bounds(rows, 50, outcomes.get)}

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from mdplugin.validation.case import REFERENCE
-from mdplugin.validation.statistics import combine_replicas
+from mdplugin.validation.statistics import block_means, combine_replicas
 
-MAX_POINTS = 2000
+N_MEANS = 250  # of a run's energies: what is left is what does not average out
 WIDE = 10  # energies that go so far beyond float64's are drawn on a logarithmic axis
 
 
@@ -36,11 +36,6 @@ def _color(report, label: str) -> str:
     return f"C{report.case.labels.index(label) % 10}"
 
 
-def _plot(axes, x, y, **options) -> None:
-    stride = max(1, len(x) // MAX_POINTS)
-    axes.plot(x[::stride], y[::stride], **options)
-
-
 def _series(evidence, label):
     return [
         replica.main
@@ -57,9 +52,10 @@ def _draw_energy(report, evidence):
         return None
     for label in evidence:
         for number, run in enumerate(_series(evidence, label)):
-            _plot(
-                axes, run.time_ps, run.conserved_meV_per_atom, color=_color(report, label), linewidth=0.8,
-                label=label if number == 0 else None,
+            n = min(N_MEANS, len(run.time_ps))
+            axes.plot(
+                block_means(run.time_ps, n), block_means(run.conserved_meV_per_atom, n), color=_color(report, label),
+                linewidth=0.8, label=label if number == 0 else None,
             )  # fmt: skip
             if run.failure is not None:
                 axes.axvline(run.length_ps, color="tab:red", linewidth=1)
@@ -74,7 +70,7 @@ def _draw_energy(report, evidence):
         axes.set_yscale("symlog", linthresh=max(2 * max(reference), 1e-9), linscale=2)
     # what explodes would squeeze all others
     axes.set_ylim(-1.05 * largest - 1e-9, 1.05 * largest + 1e-9)
-    axes.set_ylabel("conserved energy − its start, meV/atom")
+    axes.set_ylabel("conserved energy − its start, meV/atom (means)")
     axes.set_xlabel("time, ps")
     _legend(axes)
     return figure
