@@ -1,7 +1,7 @@
 """Results of examples/policy_tables.py -> the tables between markers in docs/.
 
 `<!-- policies:water -->` is what policies cost on a potential's test frames and in its NVE runs; `<!-- dynamics:water -->`
-what its runs of all ensembles found.
+what its runs of all ensembles found; `<!-- summary:water -->` the two beside the speed that `make bench-policies` measured.
 """
 
 import json
@@ -12,12 +12,13 @@ from pathlib import Path
 from policy_artifacts import CALIBRATED, SETTINGS, TUNED, TUNING
 from policy_bounds import write_bounds
 
+from mdplugin.bench.results import MDPLUGIN, read_results
 from mdplugin.bench.table import NOTHING, format_number, format_table
 from mdplugin.smoothness import RESOLVED
 from mdplugin.validation.report import read_report
 from mdplugin.validation.verdict import format_estimate
 
-MARKERS = re.compile(r"(<!-- (policies|dynamics):(\w+) -->\n).*?(<!-- /\2:\3 -->)", re.DOTALL)
+MARKERS = re.compile(r"(<!-- (policies|dynamics|summary):(\w+) -->\n).*?(<!-- /\2:\3 -->)", re.DOTALL)
 ERRORS = (
     "policy",
     "force RMSE, meV/Å",
@@ -47,7 +48,7 @@ def fill_pages(kept: Path, pages: Sequence[Path]) -> None:
 
     def fill(match: re.Match) -> str:
         begin, kind, potential, end = match.groups()
-        write = {"policies": write_errors, "dynamics": write_dynamics}[kind]
+        write = {"policies": write_errors, "dynamics": write_dynamics, "summary": write_summary}[kind]
         return f"{begin}{write(kept, potential)}\n{end}"
 
     for page in pages:
@@ -133,6 +134,36 @@ def write_dynamics(kept: Path, potential: str) -> str:
         rows.append([name, *_numbers(reports, potential, label), f"{first.speeds[stem]:.3g}", *outcomes])
     notes = [_describe_runs(name, report) for name, report in reports.items()]
     return f"{format_table(header, rows)}\n\n{' '.join(notes)} {first.provenance['cpu']}; {first.provenance['finished']}."
+
+
+def write_summary(kept: Path, potential: str) -> str:
+    """Speed, error, drift and verdict of every policy that was run, fastest first."""
+    path, reports = kept / f"{potential}.json", read_reports(kept, potential, "nve")
+    if not path.is_file() or not reports:
+        return "*Not measured.*"
+    ((name, report),) = reports.items()
+    speeds = read_speeds(kept.parent / "benchmarks" / "policies.json")
+    rows = []
+    for row in json.loads(path.read_text())["compare"]["rows"][1:]:
+        tests, outcome, _ = read_verdict(report, potential, row["label"])
+        if tests:
+            error = row["float64"]["force_rmse_meV_per_A"]
+            drift, speed = format_estimate(tests["energy_drift"].candidate), speeds.get(row["precision"])
+            policy = name_policy(row["label"], row["precision"])
+            rows.append((speed, [policy, format_number(speed), format_number(error), drift, outcome]))
+    header = ["policy", "speed on medium, fp32 = 1", "force error, meV/Å", "drift, meV/atom/ps", "verdict"]
+    rows.sort(key=lambda each: -(each[0] or 0))
+    foot = f"{_describe_runs(name, report)} {report.provenance['cpu']}."
+    return f"{format_table(header, [cells for _, cells in rows])}\n\n{foot}"
+
+
+def read_speeds(path: Path) -> dict[str, float]:
+    """Policy -> how many times faster than fp32 it is, one thread, of a results file of `mdplugin bench`."""
+    (case,) = read_results(path).cases
+    base = case.find(MDPLUGIN, precision="fp32")
+    return {
+        each.precision: base.seconds / each.seconds for each in case.contenders if each.program == MDPLUGIN
+    }
 
 
 def _numbers(reports: dict, potential: str, label: str | None) -> list[str]:

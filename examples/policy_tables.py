@@ -5,7 +5,7 @@
 Exports every preset (fixed point also calibrated, on frames of their own) and what `mdplugin tune` finds, compares them
 with float64 on other frames, and runs the dynamics of `policy_artifacts.SETTINGS` beside float64. Results are kept in DIR.
 Hours on two cores; give the same command again after an interruption. --write copies them to docs/policies/ and fills
-the tables of docs/precision.md and docs/validation.md.
+the tables of README.md, docs/precision.md and docs/validation.md.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def publish(directory: Path, docs: Path) -> None:
             for file in (REPORT_JSON, REPORT_HTML):
                 if (source / name / file).is_file():
                     shutil.copy(source / name / file, kept / f"{name}{Path(file).suffix}")
-    fill_pages(kept, [docs / "precision.md", docs / "validation.md"])
+    fill_pages(kept, [docs / "precision.md", docs / "validation.md", docs.parent / "README.md"])
 
 
 def main() -> int:
