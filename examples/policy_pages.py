@@ -111,29 +111,28 @@ def write_dynamics(kept: Path, potential: str) -> str:
     if not reports:
         return "*Not measured.*"
     first = next(iter(reports.values()))
-    header = [
-        "policy",
-        *DYNAMICS.values(),
-        "ms/step",
-        *(report.case.ensemble.upper() for report in reports.values()),
-    ]
-    rows = [
-        [
-            "float64",
-            *_numbers(reports, potential, None),
-            f"{first.speeds['reference']:.3g}",
-            *[NOTHING] * len(reports),
-        ]
-    ]
+    times = read_times(kept / f"{potential}.json")
+    ensembles = [report.case.ensemble.upper() for report in reports.values()]
+    header = ["policy", *DYNAMICS.values(), "ms/frame", *ensembles]
+    numbers = _numbers(reports, potential, None)
+    rows = [["float64", *numbers, format_number(times.get("fp64")), *[NOTHING] * len(reports)]]
     for label in SETTINGS[potential].policies:
         stem = f"{potential}-{label}"
         if stem not in first.case.labels:
             continue
         outcomes = [read_verdict(report, potential, label)[1] for report in reports.values()]
         name = name_policy(label, first.potentials[stem]["precision"])
-        rows.append([name, *_numbers(reports, potential, label), f"{first.speeds[stem]:.3g}", *outcomes])
+        numbers = _numbers(reports, potential, label)
+        rows.append([name, *numbers, format_number(times.get(label)), *outcomes])
     notes = [_describe_runs(name, report) for name, report in reports.items()]
     return f"{format_table(header, rows)}\n\n{' '.join(notes)} {first.provenance['cpu']}; {first.provenance['finished']}."
+
+
+def read_times(path: Path) -> dict[str, float]:
+    """Policy -> ms per frame in ASE, timed in turns; the runs themselves may have shared the machine with others."""
+    if not path.is_file():
+        return {}
+    return {row["label"]: row["ms_per_frame"] for row in json.loads(path.read_text())["compare"]["rows"][1:]}
 
 
 def write_summary(kept: Path, potential: str) -> str:
