@@ -58,7 +58,7 @@ def publish(directory: Path, docs: Path) -> None:
             if (source / file).is_file():
                 shutil.copy(source / file, kept / name)
         for name in setting.cases:
-            for file in (REPORT_JSON, REPORT_HTML):
+            for file in (REPORT_JSON, REPORT_HTML, "energy.png"):
                 if (source / name / file).is_file():
                     shutil.copy(source / name / file, kept / f"{name}{Path(file).suffix}")
     fill_pages(kept, [docs / "precision.md", docs / "validation.md", docs.parent / "README.md"])
