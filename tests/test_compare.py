@@ -353,3 +353,25 @@ def test_options_that_make_no_sense_are_refused_in_one_line(command, capsys, opt
     assert main([*command, *options]) == 3
     error = capsys.readouterr().err
     assert error.startswith("mdplugin: ") and message in error and error.count("\n") == 1
+
+
+def test_rounded_parameters_leave_artifacts_as_smooth_and_symmetric_as_fp32_and_rounded_state_does_not(
+    artifacts, water_checkpoint, hexamer
+):
+    names = ("fp32", "w16", "w8", "bf16")
+    rows = compare.compare_artifacts(
+        [load(artifacts["water", name]) for name in names],
+        water_checkpoint,
+        [hexamer],
+        compare.Effort(rounds=1),
+    )
+    base, *others = rows[1:]
+    for row in others:
+        ratios = (
+            row.equivariance.force_rms_meV_per_A / base.equivariance.force_rms_meV_per_A,
+            row.smoothness.force_roughness_meV_per_A / base.smoothness.force_roughness_meV_per_A,
+        )
+        if row.precision == "bf16":  # rounds activations 65,536 times as coarsely
+            assert min(ratios) > 100
+        else:  # the same float32 rounding of other numbers
+            assert min(ratios) >= 0.5 and max(ratios) <= 2
