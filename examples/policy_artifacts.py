@@ -16,6 +16,7 @@ from mdplugin.precision import PRESETS, Precision
 ROOT = Path(__file__).resolve().parents[1]
 CALIBRATED, TUNED = "-calibrated", "mixed"
 TUNING = "tune.txt"  # what `mdplugin tune` printed
+CALIBRATING, COMPARED, TUNED_ON = "calibrate.xyz", "compare.xyz", "tune.xyz"  # frames
 CALIBRATION_EVERY = 4  # of the test frames, every fourth calibrates; policies are compared on the others
 LABELS = (*PRESETS, *(name + CALIBRATED for name in ("w8", "w8a16", "w8a8")), TUNED)
 
@@ -51,17 +52,15 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def split_frames(setting: Setting, directory: Path) -> tuple[Path, Path]:
-    """Files of the frames that calibrate, and of those that are compared."""
+def split_frames(setting: Setting, directory: Path) -> None:
+    """Write the frames that calibrate, and those that are compared."""
     frames = ase.io.read(ROOT / "tests" / "data" / setting.frames, ":", format="extxyz")
-    paths = directory / "calibrate.xyz", directory / "compare.xyz"
     every = CALIBRATION_EVERY
-    ase.io.write(paths[0], frames[every - 1 :: every])
-    ase.io.write(paths[1], [f for i, f in enumerate(frames) if i % every != every - 1])
-    return paths
+    ase.io.write(directory / CALIBRATING, frames[every - 1 :: every])
+    ase.io.write(directory / COMPARED, [f for i, f in enumerate(frames) if i % every != every - 1])
 
 
-def export_policies(potential: str, directory: Path, calibration: Path) -> dict[str, Path]:
+def export_policies(potential: str, directory: Path) -> dict[str, Path]:
     """Artifacts by label. Exits if one that is there is not what this code writes: its runs would be another's."""
     paths = {label: directory / f"{potential}-{label}.pt" for label in LABELS}
     for label, path in paths.items():
@@ -74,7 +73,7 @@ def export_policies(potential: str, directory: Path, calibration: Path) -> dict[
                 )
             fresh.unlink()
         elif label == TUNED:
-            tune(potential, calibration, path)
+            tune(potential, path)
         else:
             export(potential, label, path)
     return paths
@@ -85,9 +84,9 @@ def export(potential: str, label: str, path: Path, old: Path | None = None) -> N
     frames = ()
     policy = label.removesuffix(CALIBRATED)
     if label == TUNED:
-        policy, frames = mdplugin.read_manifest(old).precision, ase.io.read(path.parent / "tune.xyz", ":")
+        policy, frames = mdplugin.read_manifest(old).precision, ase.io.read(path.parent / TUNED_ON, ":")
     is_calibrated = label != policy and Precision.parse(policy).can_calibrate
-    calibrate = ase.io.read(path.parent / "calibrate.xyz", ":") if is_calibrated else ()
+    calibrate = ase.io.read(path.parent / CALIBRATING, ":") if is_calibrated else ()
     mdplugin.export_model(potential, path, policy, frames=frames, calibrate=calibrate)
 
 
@@ -101,11 +100,11 @@ def fingerprint(path: Path) -> dict[str, str]:
         }
 
 
-def tune(potential: str, calibration: Path, path: Path) -> None:
+def tune(potential: str, path: Path) -> None:
     """The fastest policy inside the setting's budget, on a machine that does nothing else."""
     setting = SETTINGS[potential]
-    frames = path.parent / "tune.xyz"
-    ase.io.write(frames, ase.io.read(path.parent / "compare.xyz", ":4"))
+    frames, calibration = path.parent / TUNED_ON, path.parent / CALIBRATING
+    ase.io.write(frames, ase.io.read(path.parent / COMPARED, ":4"))
     command = [sys.executable, "-P", "-m", "mdplugin", "tune", potential, "--structures", str(frames)]
     command += ["--budget", setting.budget, "--calibrate", str(calibration), "-o", str(path), "--quiet"]
     (path.parent / TUNING).write_text(run(command))

@@ -14,7 +14,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from policy_artifacts import SETTINGS, TUNING, export_policies, run, split_frames
+from policy_artifacts import COMPARED, SETTINGS, TUNING, export_policies, run, split_frames
 from policy_pages import fill_pages
 
 from mdplugin.machine import describe_machine
@@ -37,9 +37,10 @@ def study(potential: str, directory: Path, cases: list[str] | None, jobs: int | 
     """Everything of one potential, in `directory`: compare.json, and a directory for each case."""
     setting = SETTINGS[potential]
     directory.mkdir(parents=True, exist_ok=True)
-    calibration, frames = split_frames(setting, directory)
-    paths = export_policies(potential, directory, calibration)
-    (directory / "compare.json").write_text(json.dumps(compare(potential, paths, frames), indent=1))
+    split_frames(setting, directory)
+    paths = export_policies(potential, directory)
+    compared = compare(potential, paths, directory / COMPARED)
+    (directory / "compare.json").write_text(json.dumps(compared, indent=1))
     models = [str(paths[label]) for label in setting.policies]
     for name, length_ps in zip(setting.cases, setting.lengths_ps, strict=True):
         if cases is None or name in cases:
