@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--reference", required=True, help="the checkpoint: a .model file or a bundled potential")
     add("--structures", type=Path, required=True, help="frames, any format of ASE")
     add("--head", help="readout head of the reference, where it has several")
-    add_effort(parser, n_rounds=5)
+    add_effort(parser, n_rounds=15)
     add(
         "--bounds",
         metavar="NAME=NUMBER,...",

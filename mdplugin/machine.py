@@ -1,9 +1,11 @@
-"""What a measurement depends on: the processor, how busy it is, and the versions of the packages."""
+"""What a measurement depends on: the processor, the clock, and the versions of the packages."""
 
 import datetime
 import importlib.metadata
 import os
 import platform
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 PACKAGES = (
@@ -30,6 +32,14 @@ def describe_machine() -> dict:
         "python": platform.python_version(),
         "versions": {name: package_version(name) for name in PACKAGES},
     }
+
+
+def choose_clock(n_threads: int) -> tuple[str, Callable[[], float]]:
+    """Name of the clock for a computation in so many threads, and the clock, in seconds.
+
+    The CPU time of one thread stops while another process has the core; that of several is no duration.
+    """
+    return ("thread CPU time", time.thread_time) if n_threads == 1 else ("wall time", time.perf_counter)
 
 
 def cpu_model() -> str:

@@ -231,7 +231,7 @@ VALIDATION_FLOW = (
     {"case_file", "plan", "series", "systems", "comparison", "observables"},
     {"engine", "recorder", "measurement", "verdict", "provenance"},
     {"lammps_input", "runner_ase", "profiles", "report"},
-    {"lammps_output", "runner_lammps", "certificate"},
+    {"lammps_output", "runner_lammps", "certificate", "suite"},
     {"chain"},
     {"pool", "workspace"},
     {"study"},

@@ -1,5 +1,7 @@
 """Both engines end to end: the same start gives the same energies, files can be used again, failures are verdicts."""
 
+import base64
+import dataclasses
 import errno
 import json
 import os
@@ -18,6 +20,7 @@ from mdplugin import potentials
 from mdplugin.cli import main
 from mdplugin.validation.case import Case
 from mdplugin.validation.chain import execute_run, load_run
+from mdplugin.validation.comparison import Outcome
 from mdplugin.validation.lammps_input import write_segment
 from mdplugin.validation.plan import RunPlan, Segment, plan_runs
 from mdplugin.validation.potential import hash_file, load_potential
@@ -25,6 +28,7 @@ from mdplugin.validation.report import read_report
 from mdplugin.validation.runner_lammps import place
 from mdplugin.validation.statistics import estimate_mean, subtract
 from mdplugin.validation.study import validate
+from mdplugin.validation.suite import write_suite
 from mdplugin.validation.systems import draw_velocities
 from mdplugin.validation.workspace import make_engine, prepare
 
@@ -226,6 +230,33 @@ def test_a_report_has_its_files_and_says_where_it_comes_from(lammps_report):
     assert facts["seeds"] == [0, 1] and facts["versions"]["torch"] and facts["cpu"]
     assert len(facts["structure"]["sha256"]) == 64
     assert read_report(directory / "report.json").to_json() == (directory / "report.json").read_text()
+
+
+def test_all_ensembles_stand_on_one_page(lammps_report, tmp_path, capsys):
+    for name in ("nve", "nvt"):
+        case = small_case(tmp_path, name, engine="ase", observables=("shadow",))
+        validate(case, tmp_path / "all" / name, quiet=True)
+    statuses = main(["validate", "--collect", "-o", str(tmp_path / "all")])
+    assert statuses in (0, 2)
+    assert capsys.readouterr().out.endswith(f"all of them: {tmp_path / 'all' / 'report.html'}\n")
+    page = (tmp_path / "all" / "report.html").read_text()
+    for name in ("nve", "nvt"):
+        assert f'<a href="#{name}">' in page and f'<section id="{name}">' in page
+        figures = sorted((tmp_path / "all" / name).glob("*.png"))
+        assert figures and all(base64.b64encode(file.read_bytes()).decode() in page for file in figures)
+        alone = (tmp_path / "all" / name / "report.md").read_text()
+        assert alone in (tmp_path / "all" / "report.md").read_text()
+    # the worst of all decides
+    (verdict,) = lammps_report.verdicts
+    failed = dataclasses.replace(
+        lammps_report, verdicts=(dataclasses.replace(verdict, outcome=Outcome.FAIL),)
+    )
+    write_suite([lammps_report, failed], tmp_path / "two")
+    assert (
+        (tmp_path / "two" / "report.md")
+        .read_text()
+        .startswith(f"# Validation, nve, nve: {verdict.label} fail\n")
+    )
 
 
 def test_the_lammps_input_can_be_run_again_by_hand_and_gives_the_same_energies(tmp_path):

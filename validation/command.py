@@ -166,12 +166,20 @@ def _run_one(arguments: argparse.Namespace) -> int:
 
 def _finish(reports: list, arguments: argparse.Namespace) -> int:
     """Print the verdicts, certify, and give the worst exit status: fail before inconclusive before pass."""
+    from mdplugin.validation.comparison import EXIT_STATUS, find_worst
+    from mdplugin.validation.report import REPORT_HTML
+    from mdplugin.validation.suite import write_suite
+
+    if len(reports) > 1:
+        write_suite(reports, arguments.output)
     if arguments.json:
         texts = [report.to_json().rstrip() for report in reports]
         print(texts[0] if len(texts) == 1 else "[" + ",\n".join(texts) + "]")
     else:
         for report in reports:
             _print_summary(report)
+        if len(reports) > 1:
+            print(f"all of them: {arguments.output / REPORT_HTML}")
     if arguments.quick and not arguments.json:
         print(QUICK_NOTE)
     if arguments.certify:
@@ -179,8 +187,7 @@ def _finish(reports: list, arguments: argparse.Namespace) -> int:
 
         for line in certify(reports):
             print(line, file=sys.stderr)
-    statuses = [report.exit_status for report in reports]
-    return 1 if 1 in statuses else max(statuses)
+    return EXIT_STATUS[find_worst(report.outcome for report in reports)]
 
 
 def _print_summary(report) -> None:

@@ -17,7 +17,7 @@ J. Pharmacokinet. Biopharm. 15, 657 (1987).
 import dataclasses
 import enum
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +37,13 @@ class Outcome(enum.StrEnum):
 
 
 EXIT_STATUS = {Outcome.PASS: 0, Outcome.FAIL: 1, Outcome.INCONCLUSIVE: 2}
+WORST_FIRST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 ONE_SIDED = (Kind.BOUND, Kind.EXCESS, Kind.DEFICIT, Kind.RATIO)
+
+
+def find_worst(outcomes: Iterable[Outcome]) -> Outcome:
+    """Fail before inconclusive before pass."""
+    return min(outcomes, key=WORST_FIRST.index)
 
 
 @dataclass(frozen=True)

@@ -209,3 +209,8 @@ _FIGURES = {
     "shadow-energy": _draw_shadow,
     "speed-and-fidelity": _draw_plane,
 }
+
+
+def find_figures(directory: Path) -> list[Path]:
+    """The figures that a report left in its directory, in their order."""
+    return [path for name in _FIGURES if (path := directory / f"{name}.png").is_file()]

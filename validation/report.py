@@ -5,15 +5,16 @@ import json
 import math
 import os
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mdplugin.errors import CaseError
 from mdplugin.validation.case import REFERENCE, Case
 from mdplugin.validation.case_file import describe_case, parse_case
-from mdplugin.validation.comparison import EXIT_STATUS, Outcome, Test
+from mdplugin.validation.comparison import EXIT_STATUS, Outcome, Test, find_worst
 from mdplugin.validation.figures import draw_figures
-from mdplugin.validation.page import render_page
+from mdplugin.validation.page import embed_figures, render_page
 from mdplugin.validation.stage import open_stage
 from mdplugin.validation.statistics import Estimate
 from mdplugin.validation.verdict import Findings, Verdict, format_estimate, judge
@@ -56,8 +57,7 @@ class Report:
     @property
     def outcome(self) -> Outcome:
         """The worst of all candidates."""
-        order = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
-        return min((verdict.outcome for verdict in self.verdicts), key=order.index)
+        return find_worst(verdict.outcome for verdict in self.verdicts)
 
     @property
     def exit_status(self) -> int:
@@ -105,7 +105,7 @@ def write_report(report: Report, evidence: dict) -> None:
         figures = draw_figures(report, evidence, stage)
         (stage / REPORT_MARKDOWN).write_text(report.to_markdown())
         (stage / REPORT_HTML).write_text(
-            render_page(page_content(report), [stage / name for name in figures])
+            render_page(title(report), [page_content(report, [stage / name for name in figures])])
         )
         (stage / REPORT_JSON).write_text(report.to_json())
 
@@ -148,11 +148,11 @@ def row(test: Test) -> tuple[str, ...]:
     )
 
 
-def page_content(report: Report) -> dict:
-    """What the HTML page shows, as plain values."""
+def page_content(report: Report, figures: Sequence[Path]) -> dict:
+    """What the HTML page shows of a case, as plain values."""
     return {
+        "name": report.case.ensemble,
         "title": title(report),
-        "outcome": str(report.outcome),
         "summary": summary(report),
         "columns": COLUMNS,
         "verdicts": [
@@ -168,6 +168,7 @@ def page_content(report: Report) -> dict:
             (label, report.potentials[label]["precision"] or "-", f"{speed:.3g}")
             for label, speed in report.speeds.items()
         ],
+        "figures": embed_figures(figures),
         "foot": "\n".join(_foot(report)),
     }
 

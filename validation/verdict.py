@@ -7,7 +7,7 @@ from scipy import stats
 
 from mdplugin.errors import CaseError
 from mdplugin.validation.case import Case
-from mdplugin.validation.comparison import Outcome, Test, compare_observable, judge_tests
+from mdplugin.validation.comparison import Outcome, Test, compare_observable, find_worst, judge_tests
 from mdplugin.validation.criteria import CRITERIA
 from mdplugin.validation.limits import Limit
 from mdplugin.validation.statistics import Estimate, combine_replicas, scale
@@ -56,8 +56,7 @@ def judge(findings: Findings, limits: dict[str, Limit]) -> Verdict:
                 compare_observable(name, findings.candidate[name], findings.reference.get(name, []), limits)
             )
     judged = judge_tests([test for test in tests if test is not None], limits)
-    outcomes = {test.outcome for test in judged}
-    outcome = next(each for each in (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS) if each in outcomes)
+    outcome = find_worst(test.outcome for test in judged)
     return Verdict(findings.label, outcome, judged, _summarise(findings, outcome, judged))
 
 

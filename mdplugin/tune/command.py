@@ -67,12 +67,12 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from mdplugin.artifact import writable_path
     from mdplugin.checkpoint import read_checkpoint, require_elements
+    from mdplugin.machine import choose_clock
     from mdplugin.structures import describe_structures, read_frames
     from mdplugin.threads import torch_threads
     from mdplugin.tune.budget import parse_budget
     from mdplugin.tune.measurements import Measurements, describe_context
     from mdplugin.tune.report import as_dict, describe_choice, format_report
-    from mdplugin.tune.timing import choose_clock
     from mdplugin.tune.tuner import count_steps, tune
     from mdplugin.tune.workshop import Workshop
 

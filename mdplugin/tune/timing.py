@@ -12,7 +12,6 @@ m: copies of one artifact, loaded into other places of memory, differed by 1 % w
 """
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -63,11 +62,6 @@ class Runner:
         for each in self.inputs:
             self.artifact.evaluate(*each)
         return self.clock() - start
-
-
-def choose_clock(n_threads: int) -> tuple[str, Callable[[], float]]:
-    """Name of the clock and the clock, in seconds."""
-    return ("thread CPU time", time.thread_time) if n_threads == 1 else ("wall time", time.perf_counter)
 
 
 def take_rounds(

@@ -14,10 +14,11 @@ from mdplugin.checkpoint import Checkpoint, Evaluation, evaluate_mace
 from mdplugin.compare import Comparison, Effort, measure_artifact
 from mdplugin.errors import FidelityError, StructureError, Unsupported
 from mdplugin.export import build_trial
+from mdplugin.machine import choose_clock
 from mdplugin.precision import Precision
 from mdplugin.structures import spread
 from mdplugin.tune.measurements import Measurements
-from mdplugin.tune.timing import Runner, Timing, choose_clock, summarize, take_rounds
+from mdplugin.tune.timing import Runner, Timing, summarize, take_rounds
 
 TIMED_FRAMES = 2
 

@@ -1,0 +1,47 @@
+"""Reports of several ensembles -> one page: what each came to on top, then all of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mdplugin.bench.table import NOTHING, format_table
+from mdplugin.errors import CaseError
+from mdplugin.validation.comparison import Outcome, find_worst
+from mdplugin.validation.figures import find_figures
+from mdplugin.validation.page import render_page
+from mdplugin.validation.report import REPORT_HTML, REPORT_MARKDOWN, Report, page_content
+from mdplugin.validation.stage import open_stage
+
+
+def write_suite(reports: Sequence[Report], directory: Path) -> None:
+    """Write report.html and report.md of all cases; each keeps its own in its directory.
+
+    Raises:
+        CaseError: the disk is full.
+    """
+    labels = dict.fromkeys(label for report in reports for label in report.case.labels)
+    rows = [(label, list_outcomes(reports, label)) for label in labels]
+    names = [report.case.ensemble for report in reports]
+    title = f"Validation, {', '.join(names)}: " + ", ".join(
+        f"{label} {find_worst(filter(None, found))}" for label, found in rows
+    )
+    sections = [page_content(report, find_figures(report.directory)) for report in reports]
+    cells = [[label, *(str(each or NOTHING) for each in found)] for label, found in rows]
+    table = format_table(["", *names], cells)
+    try:
+        with open_stage(directory, last=REPORT_HTML) as stage:
+            (stage / REPORT_MARKDOWN).write_text(
+                "\n\n".join([f"# {title}", table, *(report.to_markdown() for report in reports)])
+            )
+            (stage / REPORT_HTML).write_text(render_page(title, sections, rows))
+    except OSError as error:
+        raise CaseError(
+            f"cannot write {directory}: {error.strerror or error}; make room, the runs and their reports are kept"
+        ) from error
+
+
+def list_outcomes(reports: Sequence[Report], label: str) -> list[Outcome | None]:
+    """What a candidate came to in each case; None where it was not run."""
+    return [
+        next((verdict.outcome for verdict in report.verdicts if verdict.label == label), None)
+        for report in reports
+    ]
