@@ -48,20 +48,22 @@ def test_the_rdf_of_an_ideal_gas_is_one_and_its_counts_are_poisson(cell):
         ["Ar"] * 30 + ["Xe"] * 30, positions=grid[:n_atoms] @ cell, cell=cell, pbc=True
     )  # no bonds
     rdfs = {rdf.pair: rdf for rdf in structure.compute_rdfs(make_series(positions, cell), atoms)}
-    rdf = rdfs["Ar-Xe"]
-    volume = np.linalg.det(cell)
-    width = rdf.r[1] - rdf.r[0]
-    shells = 4 * np.pi * (rdf.r**2 * width + width**3 / 12)
-    expected = n_frames * 30 * 30 * shells / volume
-    counts = rdf.counts.sum(axis=0)
-    populated = expected > 20
-    deviations = (counts - expected)[populated] / np.sqrt(expected[populated])
-    # chi-square of independent Poisson counts
-    assert stats.chi2.sf((deviations**2).sum(), populated.sum()) >= 1e-4
-    # the same volume elements as MDAnalysis
-    assert (
-        np.max(np.abs(rdf.mean[populated] * expected[populated] - counts[populated])) <= 1e-6 * counts.max()
-    )
+    for pair, n_pairs, times_counted in (("Ar-Xe", 30 * 30, 1), ("Ar-Ar", 30 * 29, 2)):
+        rdf = rdfs[pair]
+        volume = np.linalg.det(cell)
+        width = rdf.r[1] - rdf.r[0]
+        shells = 4 * np.pi * (rdf.r**2 * width + width**3 / 12)
+        expected = n_frames * n_pairs * shells / volume
+        counts = rdf.counts.sum(axis=0)
+        populated = expected > 20
+        deviations = (counts - expected)[populated] / np.sqrt(times_counted * expected[populated])
+        # chi-square of independent Poisson counts
+        assert stats.chi2.sf((deviations**2).sum(), populated.sum()) >= 1e-4
+        # the same volume elements as MDAnalysis, and 1 on average
+        assert (
+            np.max(np.abs(rdf.mean[populated] * expected[populated] - counts[populated]))
+            <= 1e-6 * counts.max()
+        )
 
 
 def test_the_shells_of_an_fcc_crystal_hold_12_6_and_24_neighbours():
@@ -75,9 +77,17 @@ def test_the_shells_of_an_fcc_crystal_hold_12_6_and_24_neighbours():
         assert abs(pairs[near].sum() - neighbours) <= 1e-9
     shell = structure.find_shell(rdf.r, rdf.mean)
     measured = structure.measure_shell(rdf, shell)
-    # g times the volume of a shell of width BIN_A, whose cubic term is (BIN_A / r)^2 / 12
-    assert abs(measured["coordination"].value - 12) <= 12 * structure.BIN_A**2 / (a**2 / 2)
+    assert abs(measured["coordination"].value - 12) <= 1e-9
     assert abs(measured["rdf_peak_position"].value - a / np.sqrt(2)) <= structure.BIN_A
+
+
+def test_an_atom_of_a_crystal_that_is_one_molecule_has_its_neighbours():
+    atoms = bulk("SiC", "zincblende", a=4.36, cubic=True).repeat(4)
+    positions = np.repeat(atoms.positions[None], 5, axis=0)
+    rdfs = {rdf.pair: rdf for rdf in structure.compute_rdfs(make_series(positions, atoms.cell.array), atoms)}
+    for pair, neighbours in (("C-Si", 4), ("C-C", 12), ("Si-Si", 12)):
+        shell = structure.find_shell(rdfs[pair].r, rdfs[pair].mean)
+        assert abs(structure.measure_shell(rdfs[pair], shell)["coordination"].value - neighbours) <= 1e-9
 
 
 def test_pairs_within_a_molecule_do_not_count():
@@ -89,6 +99,12 @@ def test_pairs_within_a_molecule_do_not_count():
         atoms += copy
     positions = np.repeat(atoms.positions[None], 5, axis=0)
     rdfs = {rdf.pair: rdf for rdf in structure.compute_rdfs(make_series(positions, atoms.cell.array), atoms)}
+    # 4 molecules: 4 x 8 pairs of O and H less 4 x 2 within, 8 x 8 of H and H less 4 x 4
+    for pair, found, n_frames in (("H-O", 4 * 8 - 8, 5), ("H-H", 64 - 16, 5), ("O-O", 16 - 4, 5)):
+        rdf = rdfs[pair]
+        shells = 4 * np.pi * (rdf.r**2 * structure.BIN_A + structure.BIN_A**3 / 12)
+        counts = rdf.mean * shells * found * n_frames / 12**3
+        assert np.max(np.abs(counts - rdf.counts.sum(axis=0))) <= 1e-6 * rdf.counts.max()
     # the O-H bond is 0.97 Å; the nearest hydrogen of another molecule is farther than 4 Å
     assert rdfs["H-O"].counts[:, rdfs["H-O"].r < 4].sum() == 0 < rdfs["H-O"].counts.sum()
 

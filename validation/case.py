@@ -42,8 +42,8 @@ class Case:
         repeat: copies of the structure along its cell vectors.
         timestep_fs, temperature_K, pressure_bar: of the dynamics.
         length_ps: of each run.
-        equilibration_ps: Langevin dynamics with the reference before each run; in npt as much again, at constant
-            pressure with the run's own potential, is left out of the averages.
+        equilibration_ps: Langevin dynamics with the reference before each run; in nvt and npt as much again, with
+            the run's own potential and ensemble, is left out of the averages.
         replicas: independent runs of every potential; replica i has the seed `seed` + i.
         threads: torch threads of one run. ranks: MPI ranks of one run (lammps).
         sample_fs, frame_fs, velocity_fs: time between pressures, stored positions, velocities for spectra.

@@ -13,7 +13,7 @@ from ase.geometry import complete_cell
 from mdplugin.validation.case import Case
 from mdplugin.validation.engine import BAROSTAT_FS, FRICTION_PER_FS, THERMOSTAT_FS
 from mdplugin.validation.limits import LIMITS
-from mdplugin.validation.plan import EQUILIBRATION, REVERSAL, SETTLING, Segment
+from mdplugin.validation.plan import EQUILIBRATION, REVERSAL, Segment
 from mdplugin.validation.recorder import recording_steps
 
 START_DATA, START_RESTART, END_RESTART = "start.data", "start.restart", "end.restart"
@@ -94,7 +94,7 @@ fix             thermostat all temp/csvr {T!r} {T!r} {thermostat_ps!r} {seed}
 fix             integrate all npt temp {T!r} {T!r} {thermostat_ps!r} iso {P!r} {P!r} {barostat_ps!r}
 """,
 }
-_INTEGRATORS[SETTLING], _INTEGRATORS[REVERSAL] = _INTEGRATORS["npt"], _INTEGRATORS["nve"]
+_INTEGRATORS[REVERSAL] = _INTEGRATORS["nve"]
 
 _RUN = "run             {steps}\n"
 _REVERSAL = """\

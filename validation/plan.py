@@ -7,17 +7,18 @@ A segment starts from the file that the one before left, also when nothing inter
 killed and taken up again is bit for bit the run that was not.
 """
 
+import hashlib
 import math
 from dataclasses import dataclass
 
 from mdplugin.validation.case import MIN_STEPS, REFERENCE, Case
 
-EQUILIBRATION, SETTLING, REVERSAL = "equilibration", "settling", "reversal"
+EQUILIBRATION, REVERSAL = "equilibration", "reversal"
 COARSE_FACTOR = 2  # of the timestep, for its exponent
 # runs from one state stay together so long: 1 ps of vibrations of 10 fs and more in steps of 0.5 fs
 COMMON_STEPS = 2000
 REVERSAL_FS = 100.0
-SEED_STRIDE = 1000  # replicas' seeds are consecutive; segments' and potentials' lie between
+SEEDS = 800_000_000  # LAMMPS takes seeds below 9e8
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,13 @@ class Segment:
 
     Attributes:
         number: position in the run.
-        phase: "equilibration", "settling", "reversal", or the ensemble "nve", "nvt", "npt".
+        phase: "equilibration", "reversal", or the ensemble "nve", "nvt", "npt".
         potential: label.
         steps: to do. offset: steps of the same phase done before.
         timestep_fs: of the dynamics.
         seed: of the thermostat.
         velocity_every: steps between velocities for the spectrum, 0 for none.
+        is_measured: whether it counts; what comes before is preparation.
     """
 
     number: int
@@ -42,11 +44,7 @@ class Segment:
     timestep_fs: float
     seed: int
     velocity_every: int = 0
-
-    @property
-    def is_measured(self) -> bool:
-        """Whether it counts: what comes before is preparation."""
-        return self.phase not in (EQUILIBRATION, SETTLING)
+    is_measured: bool = True
 
 
 @dataclass(frozen=True)
@@ -81,9 +79,9 @@ class RunPlan:
 def plan_runs(case: Case) -> tuple[RunPlan, ...]:
     """All runs of a case, the reference's first: a case that is at fault shows early."""
     return tuple(
-        _plan_run(case, label, index, replica, kind)
+        _plan_run(case, label, replica, kind)
         for kind in _kinds(case)
-        for index, label in enumerate((REFERENCE, *case.labels))
+        for label in (REFERENCE, *case.labels)
         for replica in range(case.replicas)
     )
 
@@ -95,26 +93,25 @@ def _kinds(case: Case) -> tuple[str, ...]:
     return ("main", *(kind for name, kind in extra.items() if name in case.chosen_observables))
 
 
-def _plan_run(case: Case, label: str, index: int, replica: int, kind: str) -> RunPlan:
+def _plan_run(case: Case, label: str, replica: int, kind: str) -> RunPlan:
     seed = case.seed + replica
-    phases = [
-        (EQUILIBRATION, REFERENCE, round(case.equilibration_ps * 1000 / case.timestep_fs), case.timestep_fs)
-    ]
+    fine, preparation = case.timestep_fs, round(case.equilibration_ps * 1000 / case.timestep_fs)
+    segments = _cut(case, EQUILIBRATION, REFERENCE, preparation, fine, seed, is_measured=False)
     if kind == "coarse":
         steps = max(MIN_STEPS, min(COMMON_STEPS, case.steps) // COARSE_FACTOR)
-        phases.append(("nve", label, steps, COARSE_FACTOR * case.timestep_fs))
+        segments += _cut(case, "nve", label, steps, COARSE_FACTOR * fine, seed, len(segments))
     elif kind == "reversal":
-        phases.append((REVERSAL, label, case.count_steps(REVERSAL_FS), case.timestep_fs))
+        segments += _cut(case, REVERSAL, label, case.count_steps(REVERSAL_FS), fine, seed, len(segments))
+    elif case.ensemble == "stability":
+        segments += _cut(case, "nvt", label, case.steps, fine, seed, len(segments))
     else:
-        ensemble = "nvt" if case.ensemble == "stability" else case.ensemble
-        if ensemble == "npt":
-            phases.append((SETTLING, label, phases[0][2], case.timestep_fs))
-        phases.append((ensemble, label, case.steps, case.timestep_fs))
-    segments: list[Segment] = []
-    for phase in phases:
-        # the equilibration's seeds are the replica's alone, those of what follows the potential's too
-        base = (seed + 1) * SEED_STRIDE % 800_000_000 + 100 * (9 if phase[0] == EQUILIBRATION else index % 9)
-        segments += _cut(case, phase, len(segments), base)
+        if (
+            case.ensemble != "nve"
+        ):  # averages are of the potential's own equilibrium; trajectories start as one
+            segments += _cut(
+                case, case.ensemble, label, preparation, fine, seed, len(segments), is_measured=False
+            )
+        segments += _cut(case, case.ensemble, label, case.steps, fine, seed, len(segments))
     return RunPlan(label, replica, kind, seed, tuple(segments))
 
 
@@ -123,30 +120,45 @@ def sampling_steps(case: Case, timestep_fs: float) -> tuple[int, int]:
     return tuple(max(1, round(time_fs / timestep_fs)) for time_fs in (case.sample_fs, case.frame_fs))
 
 
-def _cut(case: Case, phase: tuple[str, str, int, float], first: int, base_seed: int) -> list[Segment]:
-    """A phase in segments of `checkpoint_ps`; a reversal is one."""
-    name, potential, steps, timestep_fs = phase
+def _cut(
+    case: Case,
+    phase: str,
+    potential: str,
+    steps: int,
+    timestep_fs: float,
+    seed: int,
+    first: int = 0,
+    is_measured: bool = True,
+) -> list[Segment]:
+    """A phase in segments of `checkpoint_ps`, numbered from `first` on; a reversal is one."""
     velocity_every = 0
-    if name == "nvt" and "vdos" in case.chosen_observables:
+    if phase == "nvt" and is_measured and "vdos" in case.chosen_observables:
         velocity_every = max(1, round(case.velocity_fs / timestep_fs))
     longest = steps
-    if name != REVERSAL:
+    if phase != REVERSAL:
         # whole numbers of sampling intervals, so that samples are evenly spaced over segments too
         cadence = math.lcm(velocity_every or 1, *sampling_steps(case, timestep_fs))
         longest = cadence * max(1, round(case.checkpoint_ps * 1000 / timestep_fs / cadence))
-    segments = []
-    for offset in range(0, steps, longest):
-        number = first + len(segments)
-        segments.append(
-            Segment(
-                number=number,
-                phase=name,
-                potential=potential,
-                steps=min(longest, steps - offset),
-                offset=offset,
-                timestep_fs=timestep_fs,
-                seed=base_seed + number % 100,
-                velocity_every=velocity_every,
-            )
+    return [
+        Segment(
+            number=number,
+            phase=phase,
+            potential=potential,
+            steps=min(longest, steps - offset),
+            offset=offset,
+            timestep_fs=timestep_fs,
+            seed=_draw_seed(seed, potential, phase, number),
+            velocity_every=velocity_every,
+            is_measured=is_measured,
         )
-    return segments
+        for number, offset in enumerate(range(0, steps, longest), first)
+    ]
+
+
+def _draw_seed(seed: int, potential: str, phase: str, number: int) -> int:
+    """Of a segment's thermostat: its own, whatever other potentials a case has.
+
+    The equilibration's is the replica's alone, since it is always done with the reference.
+    """
+    name = f"{seed} {potential} {phase} {number}"
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") % SEEDS

@@ -6,7 +6,7 @@ from ase import units
 from ase.calculators.calculator import PropertyNotImplementedError
 
 from mdplugin.validation.case import Case
-from mdplugin.validation.plan import EQUILIBRATION, REVERSAL, SETTLING, Segment, sampling_steps
+from mdplugin.validation.plan import EQUILIBRATION, REVERSAL, Segment, sampling_steps
 from mdplugin.validation.series import Failure, Series
 from mdplugin.validation.spectrum import power_spectra
 
@@ -24,7 +24,7 @@ class Recorder:
 
     def __init__(self, case: Case, segment: Segment, degrees_of_freedom: int):
         self.degrees_of_freedom = degrees_of_freedom
-        self.has_bath = segment.phase in (EQUILIBRATION, SETTLING, "npt")
+        self.has_bath = segment.phase in (EQUILIBRATION, "npt")
         self.last_energies = (np.nan, np.nan)
         self._timestep_fs = segment.timestep_fs
         self._total = segment.steps * (2 if segment.phase == REVERSAL else 1)

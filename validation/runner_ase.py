@@ -14,7 +14,7 @@ from ase.md.verlet import VelocityVerlet
 
 from mdplugin.errors import MDPluginError
 from mdplugin.validation.engine import BAROSTAT_FS, FRICTION_PER_FS, THERMOSTAT_FS, Engine
-from mdplugin.validation.plan import EQUILIBRATION, REVERSAL, SETTLING, Segment
+from mdplugin.validation.plan import EQUILIBRATION, REVERSAL, Segment
 from mdplugin.validation.recorder import Recorder
 from mdplugin.validation.series import Failure, Series, describe_collapse
 from mdplugin.validation.systems import count_degrees_of_freedom, stop_drifting
@@ -49,7 +49,7 @@ class AseEngine(Engine):
 
     def _degrees_of_freedom(self, segment: Segment) -> int:
         # BAOAB's noise moves the centre of mass too
-        moving = segment.phase in (EQUILIBRATION, SETTLING, "npt")
+        moving = segment.phase in (EQUILIBRATION, "npt")
         return 3 * len(self.atoms) if moving else count_degrees_of_freedom(self.atoms)
 
     def _make_dynamics(self, atoms: ase.Atoms, segment: Segment, barostat: float) -> MolecularDynamics:
@@ -66,7 +66,7 @@ class AseEngine(Engine):
             dynamics.ndof = count_degrees_of_freedom(atoms)
             dynamics.target_kinetic_energy = 0.5 * dynamics.ndof * units.kB * temperature
             return dynamics
-        if segment.phase in (SETTLING, "npt"):
+        if segment.phase == "npt":
             dynamics = LangevinBAOAB(
                 atoms,
                 timestep,

@@ -156,7 +156,8 @@ _PER_FRAME = ("frame_time_ps", "positions", "cells")
 def join_series(segments: Sequence[Series]) -> Series:
     """Segments of one run, each of which starts with the last state of the one before, as one series.
 
-    The conserved quantity, which every segment counts from its own zero, is made continuous.
+    The conserved quantity, which every segment counts from its own zero, is made continuous. The spectrum of a last
+    segment that is too short for the resolution of the others is left out.
     """
     first = segments[0]
     columns = {name: [getattr(first, name)] for name in (*_PER_STEP, *_PER_SAMPLE, *_PER_FRAME)}
@@ -178,7 +179,7 @@ def join_series(segments: Sequence[Series]) -> Series:
         n_atoms=first.n_atoms,
         degrees_of_freedom=first.degrees_of_freedom,
         spectrum=np.concatenate(
-            [each.spectrum for each in segments if len(each.spectrum)] or [first.spectrum]
+            [each.spectrum for each in segments if len(each.frequency_per_cm) == len(first.frequency_per_cm)]
         ),
         frequency_per_cm=first.frequency_per_cm,
         failure=failure,

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import ase
 import numpy as np
-from ase.cell import Cell
 from ase.data import chemical_symbols
 from MDAnalysis.analysis.rdf import InterRDF
 
@@ -27,16 +26,17 @@ class Rdf:
     Attributes:
         pair: symbols, "O-H".
         r: (n_bins,) centres, Å.
-        g: (n_blocks, n_bins) of consecutive blocks of frames.
-        counts: (n_blocks, n_bins) pairs found, summed over the frames of a block.
-        density_per_A3: of the second element.
+        g: (n_blocks, n_bins) of consecutive blocks of frames; over the pairs that can be found, those within a molecule
+            left out, so that it is 1 where atoms do not know of each other.
+        counts: (n_blocks, n_bins) ordered pairs found, summed over the frames of a block.
+        centres: (n_blocks,) atoms of the first element, summed over the frames of a block.
     """
 
     pair: str
     r: np.ndarray
     g: np.ndarray
     counts: np.ndarray
-    density_per_A3: float
+    centres: np.ndarray
 
     @property
     def mean(self) -> np.ndarray:
@@ -57,18 +57,18 @@ def compute_rdfs(series: Series, atoms: ase.Atoms) -> list[Rdf]:
     edges = np.linspace(0, len(series.positions), N_BLOCKS + 1).astype(int)
     universes = [make_universe(series, atoms, slice(*block)) for block in itertools.pairwise(edges)]
     elements = [chemical_symbols[number] for number in np.unique(atoms.numbers)]
-    volume = float(np.mean([Cell(cell).volume for cell in series.cells]))
     rdfs = []
     for first, second in itertools.combinations_with_replacement(elements, 2):
         results = [_run_rdf(universe, first, second, n_bins) for universe in universes]
-        number = int((atoms.symbols == second).sum())
+        if None in results:
+            continue
         rdfs.append(
             Rdf(
                 pair=f"{first}-{second}",
                 r=results[0].bins,
                 g=np.array([result.rdf for result in results]),
                 counts=np.array([result.count for result in results]),
-                density_per_A3=number / volume,
+                centres=np.diff(edges) * int((atoms.symbols == first).sum()),
             )
         )
     return rdfs
@@ -78,13 +78,30 @@ def _faces(cell: np.ndarray) -> np.ndarray:
     return np.cross(cell[[1, 2, 0]], cell[[2, 0, 1]])
 
 
+def _count_pairs(universe, first: str, second: str) -> int:
+    """Ordered pairs that can be found: not those of a molecule, nor of an atom and itself."""
+    atoms, residues = universe.atoms, universe.residues.n_residues
+    is_first, is_second = (atoms.names == symbol for symbol in (first, second))
+    pairs = int(is_first.sum()) * int(is_second.sum())
+    if residues == 1:  # a crystal: every pair counts but an atom and itself
+        return pairs - int((is_first & is_second).sum())
+    inside = [np.bincount(atoms.resindices[each], minlength=residues) for each in (is_first, is_second)]
+    return pairs - int(inside[0] @ inside[1])
+
+
 def _run_rdf(universe, first: str, second: str, n_bins: int):
+    """MDAnalysis's results, with g over the pairs that can be found; None if there are none."""
+    if (found := _count_pairs(universe, first, second)) == 0:
+        return None
     groups = [universe.select_atoms(f"name {symbol}") for symbol in (first, second)]
-    # a crystal is one molecule: there every pair counts but an atom and itself
-    options = {"exclude_same": "residue"} if universe.residues.n_residues > 1 else {"exclusion_block": None}
-    if universe.residues.n_residues == 1 and first == second:
-        options = {"exclusion_block": (1, 1)}
-    return InterRDF(*groups, nbins=n_bins, range=(0.0, n_bins * BIN_A), **options).run().results
+    options = {"exclude_same": "residue"}
+    if universe.residues.n_residues == 1:
+        options = {"exclusion_block": (1, 1) if first == second else None}
+    analysis = InterRDF(*groups, nbins=n_bins, range=(0.0, n_bins * BIN_A), norm="density", **options)
+    results = analysis.run().results
+    volume = np.mean([frame.volume for frame in universe.trajectory])
+    results.rdf = results.rdf * volume / found
+    return results
 
 
 @dataclass(frozen=True)
@@ -118,8 +135,7 @@ def measure_shell(rdf: Rdf, shell: Shell) -> dict[str, Estimate]:
         return {name: UNKNOWN for name in ("rdf_peak_position", "rdf_peak_height", "coordination")}
     positions, heights = np.array(peaks).T
     inside = rdf.r <= shell.end
-    width = rdf.r[1] - rdf.r[0]
-    neighbours = (4 * np.pi * rdf.density_per_A3 * width * rdf.r**2 * rdf.g)[:, inside].sum(axis=1)
+    neighbours = rdf.counts[:, inside].sum(axis=1) / rdf.centres
     return {
         "rdf_peak_position": mean_of_independent(positions),
         "rdf_peak_height": mean_of_independent(heights),
