@@ -27,7 +27,9 @@ def make_findings(drift, error, failures=(), **more):
 def test_a_pass_says_of_how_many_tests():
     verdict = judge(make_findings(drift=0.1 * FLOOR, error=0.05 * FLOOR), LIMITS)
     assert verdict.outcome == "pass"
-    assert verdict.sentence.startswith("pass: as float64 in all 3 tests, within their limits (drift 0.001 ± ")
+    assert verdict.sentence.startswith(
+        "pass: within the stated limits of float64 in all 3 tests (drift 0.001 ± "
+    )
 
 
 def test_short_runs_are_inconclusive_and_say_how_much_longer():
@@ -77,7 +79,22 @@ SOUND = {"drift_ratio": [Estimate(0.1)] * 3, "temperature": [Estimate(1.0, 0.01,
             ("replica 0: run fails at step 3",),
             r"itself fails \(replica 0: run fails at step 3\): the case is at fault",
         ),
-        ({"drift_ratio": [Estimate(3.0)] * 3}, (), "itself drifts by nan meV/atom/ps, ratio 3, allowed 1"),
+        (
+            {"drift_ratio": [Estimate(3.0)] * 3},
+            (),
+            "itself drifts by 3 times what its kinetic energy fluctuates",
+        ),
+        (
+            {"energy_drift": [Estimate(0.5, 0.1, 9)] * 3},
+            (),
+            "drifts by 0.5 ± 0.056 meV/atom/ps, allowed 0.01",
+        ),
+        (
+            {"gradient": [Estimate(1.001, 1e-5, 9)] * 3},
+            (),
+            "has forces that are 1.001 ± .* the gradient of its energy",
+        ),
+        ({"kinetic_p_value": [Estimate(1e-3)] * 3}, (), "has kinetic energies that are not canonical"),
         (
             {"timestep_exponent": [Estimate(0.5, 0.1, 9)] * 3},
             (),
@@ -85,7 +102,7 @@ SOUND = {"drift_ratio": [Estimate(0.1)] * 3, "temperature": [Estimate(1.0, 0.01,
         ),
         ({"temperature": [Estimate(1.3, 0.01, 9)] * 3}, (), "is at 390 ± 1.7 K, the thermostat at 300 K"),
     ],
-    ids=["failure", "drift", "exponent", "temperature"],
+    ids=["failure", "ratio", "drift", "gradient", "distribution", "exponent", "temperature"],
 )
 def test_a_reference_that_is_not_sound_fails_the_case(changes, failures, message):
     require_sound_reference(CASE, SOUND, ())

@@ -15,6 +15,15 @@ REFERENCE = "reference"  # the label of the float64 runs
 MAX_SEED = 400_000_000  # LAMMPS takes seeds below 9e8; replicas and segments add to it
 MIN_STEPS = 256  # 64 coarse means of at least 4 samples (statistics.py)
 
+# what the reference is judged by, whatever a case asks for (verdict.py)
+SOUNDNESS = (
+    "energy_drift",
+    "drift_ratio",
+    "timestep_exponent",
+    "temperature",
+    "kinetic_distribution",
+    "gradient",
+)
 # ensemble -> what is measured; a case may name fewer
 OBSERVABLES = {
     "nve": (
@@ -22,7 +31,8 @@ OBSERVABLES = {
         "reversal", "gradient", "shadow",
     ),
     "nvt": (
-        "temperature", "kinetic_distribution", "energy_drift", "rdf", "coordination", "diffusion", "vdos", "shadow",
+        "temperature", "kinetic_distribution", "energy_drift", "pressure", "rdf", "coordination", "diffusion", "vdos",
+        "shadow",
     ),
     "npt": ("temperature", "density", "pressure", "volume_fluctuation", "energy_drift", "rdf", "shadow"),
     "stability": ("bonds", "minimum_distance", "shadow"),
@@ -134,6 +144,12 @@ class Case:
     def chosen_observables(self) -> tuple[str, ...]:
         """What is measured."""
         return self.observables or OBSERVABLES[self.ensemble]
+
+    @property
+    def sound_observables(self) -> tuple[str, ...]:
+        """What is measured of the reference: what is chosen, and what it has to be judged by."""
+        needed = [name for name in SOUNDNESS if name in OBSERVABLES[self.ensemble]]
+        return tuple(dict.fromkeys([*self.chosen_observables, *needed]))
 
     @property
     def limit_table(self) -> dict[str, Limit]:

@@ -8,7 +8,7 @@ from mdplugin.archive import content_sha256
 from mdplugin.certificate import Certificate
 from mdplugin.certificate import certify as attach
 from mdplugin.errors import CaseError
-from mdplugin.validation.case import REFERENCE
+from mdplugin.validation.case import OBSERVABLES, REFERENCE, Case
 from mdplugin.validation.report import Report
 from mdplugin.validation.verdict import Verdict
 
@@ -66,7 +66,8 @@ def _make_certificate(report: Report, verdict: Verdict) -> Certificate:
     return Certificate(
         kind=f"validate {case.ensemble}",
         outcome=str(verdict.outcome),
-        line=f"{case.ensemble} {verdict.outcome} on {structure['formula']}, {case.replicas} x {case.length_ps:g} ps",
+        line=f"{case.ensemble} {verdict.outcome} on {structure['formula']}, {case.replicas} x {case.length_ps:g} ps"
+        + _qualify(case),
         content_sha256=report.potentials[verdict.label]["sha256"],
         structures=structure,
         reference=report.potentials[REFERENCE],
@@ -82,6 +83,14 @@ def _make_certificate(report: Report, verdict: Verdict) -> Certificate:
         },
         provenance={name: value for name, value in report.provenance.items() if name != "structure"},
     )
+
+
+def _qualify(case: Case) -> str:
+    """What a reader of one line must know: that limits were changed, or observables left out."""
+    known, chosen = OBSERVABLES[case.ensemble], case.chosen_observables
+    said = [f"{len(set(chosen))} of {len(known)} observables"] if set(chosen) != set(known) else []
+    said += ["own limits"] if case.limits else []
+    return f" ({', '.join(said)})" if said else ""
 
 
 def _finite(value: float) -> float | None:

@@ -38,7 +38,7 @@ class Outcome(enum.StrEnum):
 
 EXIT_STATUS = {Outcome.PASS: 0, Outcome.FAIL: 1, Outcome.INCONCLUSIVE: 2}
 WORST_FIRST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
-ONE_SIDED = (Kind.BOUND, Kind.EXCESS, Kind.DEFICIT, Kind.RATIO)
+ONE_SIDED = (Kind.BOUND, Kind.COUNT, Kind.DEFICIT, Kind.RATIO)
 
 
 def find_worst(outcomes: Iterable[Outcome]) -> Outcome:
@@ -53,8 +53,8 @@ class Test:
     Attributes:
         observable: its name. title, unit: for people.
         candidate, reference: means over replicas; reference is None where an absolute limit is set.
-        difference: with error and degrees of freedom, signed so that more is worse where only one side is; of a RATIO
-            the logarithm of candidate over reference.
+        difference: with error and degrees of freedom, signed so that more is worse where only one side is; of RATIO and
+            RELATIVE the logarithm of candidate over reference.
         allowed: largest difference that does not matter.
         limit: the same for people, in `unit`; of a RATIO the largest candidate. reason: of the limit.
         effect: difference over the reference's scatter between runs (Glass's Delta); NaN if that is not known.
@@ -96,27 +96,31 @@ def compare_observable(
     compares = criterion.kind not in (Kind.BOUND, Kind.DEVIATION)
     theirs = combine_replicas(reference) if compares else None
     difference, allowed, limit = _difference(criterion, candidate, reference, limits)
-    p_fail, p_pass = _p_values(difference, allowed, one_sided=criterion.kind in ONE_SIDED)
-    scatter = (
-        float(np.std([each.value for each in reference], ddof=1))
-        if compares and len(reference) > 1
-        else math.nan
-    )
-    unit = f" {criterion.unit}" if criterion.unit else ""
+    if criterion.kind is Kind.COUNT:
+        p_fail, p_pass = _count_p_values(candidate, reference, allowed)
+    else:
+        p_fail, p_pass = _p_values(difference, allowed, one_sided=criterion.kind in ONE_SIDED)
     return Test(
         observable=name,
         title=" ".join([criterion.title, name.partition(" ")[2]]).strip(),
-        unit=unit.strip(),
+        unit=criterion.unit,
         candidate=mine,
         reference=theirs,
         difference=difference,
         allowed=allowed,
         limit=limit,
         reason=_reason(criterion, limit, limits),
-        effect=abs(difference.value) / scatter if scatter > 0 else math.nan,
+        effect=_effect(candidate, reference) if compares else math.nan,
         p_fail=p_fail,
         p_pass=p_pass,
     )
+
+
+def _effect(candidate: Sequence[Estimate], reference: Sequence[Estimate]) -> float:
+    """Difference of the means over the scatter of the reference's runs (Glass's Delta)."""
+    mine, theirs = (np.array([each.value for each in side]) for side in (candidate, reference))
+    scatter = theirs.std(ddof=1) if len(theirs) > 1 else math.nan
+    return float(abs(mine.mean() - theirs.mean()) / scatter) if len(mine) and scatter > 0 else math.nan
 
 
 def _difference(
@@ -132,22 +136,36 @@ def _difference(
             difference = combine_replicas(candidate)
         case Kind.DEVIATION:
             difference = subtract(combine_replicas(candidate), Estimate(criterion.target))
-        case Kind.RATIO:
-            factor, floor = limit, limits[criterion.floor].value
-            limit, difference = floor, combine_replicas(candidate)
-            if (largest := factor * combine_replicas(reference).value) > floor:
-                logarithms = combine_pairs(
-                    *([_logarithm(each) for each in side] for side in (candidate, reference))
-                )
-                return logarithms, math.log(factor), largest
-        case Kind.RELATIVE:
-            limit = max(limit * abs(combine_replicas(reference).value), criterion.least)
-            difference = combine_pairs(candidate, reference)
+        case Kind.RATIO | Kind.RELATIVE:
+            return _relative_difference(criterion, candidate, reference, limits)
+        case Kind.COUNT:
+            mine, theirs = (sum(each.value for each in side) for side in (candidate, reference))
+            n = len(candidate)
+            difference = Estimate((mine - theirs) / n, math.sqrt(max(mine + theirs, 1)) / n)
         case Kind.DEFICIT:
             difference = combine_pairs(reference, candidate)
         case _:
             difference = combine_pairs(candidate, reference)
     return difference, limit, limit
+
+
+def _relative_difference(
+    criterion: Criterion,
+    candidate: Sequence[Estimate],
+    reference: Sequence[Estimate],
+    limits: dict[str, Limit],
+) -> tuple[Estimate, float, float]:
+    """Of the logarithms, so that the reference's error counts in the limit too; of the numbers where the floor is more."""
+    factor = limits[criterion.limit].value + (1 if criterion.kind is Kind.RELATIVE else 0)
+    size = abs(combine_replicas(reference).value)
+    floor = limits[criterion.floor].value if criterion.floor else 0.0
+    is_ratio = criterion.kind is Kind.RATIO
+    limit = factor * size if is_ratio else (factor - 1) * size
+    if limit > floor:
+        sides = ([_logarithm(each) for each in side] for side in (candidate, reference))
+        return combine_pairs(*sides), math.log(factor), limit
+    difference = combine_replicas(candidate) if is_ratio else combine_pairs(candidate, reference)
+    return difference, floor, floor
 
 
 def _logarithm(estimate: Estimate) -> Estimate:
@@ -163,15 +181,12 @@ def combine_pairs(first: Sequence[Estimate], second: Sequence[Estimate]) -> Esti
 
 def _reason(criterion: Criterion, limit: float, limits: dict[str, Limit]) -> str:
     chosen = limits[criterion.limit]
+    if criterion.floor and limit == limits[criterion.floor].value:
+        return limits[criterion.floor].reason
     if criterion.kind is Kind.RATIO:
-        floor = limits[criterion.floor]
-        return (
-            floor.reason
-            if limit == floor.value
-            else f"{chosen.value:.3g} times the reference's: {chosen.reason}"
-        )
+        return f"{chosen.value:.3g} times the reference's: {chosen.reason}"
     if criterion.kind is Kind.RELATIVE:
-        return f"{chosen.value:g} {chosen.unit}: {chosen.reason}".replace(" : ", ": ")
+        return f"{chosen.value:g} {chosen.unit}: {chosen.reason}"
     return chosen.reason
 
 
@@ -192,6 +207,23 @@ def _p_values(difference: Estimate, limit: float, *, one_sided: bool) -> tuple[f
     return min(1.0, beyond), inside
 
 
+def _count_p_values(
+    candidate: Sequence[Estimate], reference: Sequence[Estimate], allowed: float
+) -> tuple[float, float]:
+    """(p_fail, p_pass) of counts of rare events, whose scatter in a few runs says nothing.
+
+    The candidate's count is held against a Poisson variable of the reference's rate and `allowed` more per run. To
+    fail, the reference's rate is as uncertain as its own count makes it: gamma-distributed (Jeffreys' prior), which
+    makes its part of the candidate's count negative binomial.
+    """
+    n = len(candidate)
+    mine, theirs = (round(sum(each.value for each in side)) for side in (candidate, reference))
+    background = stats.nbinom(theirs + 0.5, 0.5)
+    fewer = np.arange(mine)
+    p_fail = background.sf(mine - 1) + background.pmf(fewer) @ stats.poisson.sf(mine - 1 - fewer, n * allowed)
+    return float(p_fail), float(stats.poisson.cdf(mine, theirs + n * allowed))
+
+
 def judge_tests(tests: Sequence[Test], limits: dict[str, Limit]) -> tuple[Test, ...]:
     """The tests with corrected p-values, outcomes and advice."""
     known = [index for index, test in enumerate(tests) if math.isfinite(test.p_fail)]
@@ -208,7 +240,7 @@ def judge_tests(tests: Sequence[Test], limits: dict[str, Limit]) -> tuple[Test, 
         elif test.p_pass < limits["false_pass"].value:
             outcome = Outcome.PASS
         else:
-            advice = _advise(test, limits["false_pass"].value)
+            advice = _advise(test, len(known), limits)
         judged.append(dataclasses.replace(test, p_corrected=p_corrected, outcome=outcome, advice=advice))
     return tuple(judged)
 
@@ -216,16 +248,21 @@ def judge_tests(tests: Sequence[Test], limits: dict[str, Limit]) -> tuple[Test, 
 MAX_FACTOR = 1000
 
 
-def _advise(test: Test, level: float) -> str:
-    """How many times more data a decision needs, if the difference stays what it is."""
-    if not test.difference.is_known:
-        return "too few samples for an error bar: longer runs"
-    gap = abs(test.allowed - abs(test.difference.value))
-    factor = (test.difference.error * stats.norm.isf(level) / gap) ** 2 if gap > 0 else math.inf
-    if factor > MAX_FACTOR:
+def _advise(test: Test, n_tests: int, limits: dict[str, Limit]) -> str:
+    """How many times more data a decision needs, if the difference stays what it is.
+
+    Variances fall, and degrees of freedom grow, with the number of replicas; with the length too, of what is measured
+    all along. (The variance of a slope falls faster, but only if nothing heats by chance.)
+    """
+    criterion, difference = find_criterion(test.observable), test.difference
+    what = "replicas, or the length" if criterion.grows else "replicas (longer runs say no more)"
+    if not difference.is_known:
+        return "too few samples for an error bar: more replicas, longer runs"
+    one_sided = criterion.kind in ONE_SIDED
+    gap = test.allowed - (difference.value if one_sided else abs(difference.value))
+    level = limits["false_pass"].value if gap > 0 else limits["false_alarm"].value / n_tests
+    factors = np.geomspace(1.0, MAX_FACTOR, 400)
+    margins = difference.error / np.sqrt(factors) * stats.t.isf(level, factors * difference.dof)
+    if not (decided := margins < abs(gap)).any():
         return "the difference is as large as the limit: no length of run will tell"
-    # few degrees of freedom alone can keep a sufficient error from deciding
-    factor = max(2.0, factor)
-    if find_criterion(test.observable).is_slope:  # its variance falls with the third power of the length
-        return f"about {factor ** (1 / 3):.1f} times the length, or {math.ceil(factor)} times the replicas"
-    return f"about {math.ceil(factor)} times the length, or the replicas"
+    return f"about {max(2, math.ceil(factors[np.argmax(decided)]))} times the {what}"

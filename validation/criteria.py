@@ -8,10 +8,10 @@ class Kind(enum.StrEnum):
     """How a candidate's estimate becomes a difference with a limit."""
 
     DIFFERENCE = "difference"  # |candidate - reference| <= limit
-    RELATIVE = "relative"  # |candidate - reference| <= limit |reference|, at least the floor
+    RELATIVE = "relative"  # |log candidate - log reference| <= log(1 + limit); |difference| <= floor where that is more
     DEVIATION = "deviation"  # |candidate - target| <= limit
     BOUND = "bound"  # candidate <= limit
-    EXCESS = "excess"  # candidate - reference <= limit
+    COUNT = "count"  # of events in a run: candidate's rate - reference's <= limit
     DEFICIT = "deficit"  # reference - candidate <= limit
     RATIO = "ratio"  # candidate <= limit times the reference, or the floor
 
@@ -22,10 +22,11 @@ class Criterion:
 
     Attributes:
         kind: of comparison.
-        limit: name in limits.py. floor: name of a limit below which nothing matters, for RATIO.
+        limit: name in limits.py. floor: name of the limit, in the observable's unit, below which nothing matters, for
+            RATIO and RELATIVE.
         title: for people. unit: of the observable.
-        target: for DEVIATION. least: smallest limit in the observable's unit, for RELATIVE.
-        is_slope: a slope in time, whose error falls faster with the length of a run than a mean's.
+        target: for DEVIATION.
+        grows: whether longer runs say more: not where so many steps or frames are taken of a run of any length.
     """
 
     kind: Kind
@@ -34,32 +35,31 @@ class Criterion:
     unit: str = ""
     floor: str = ""
     target: float = 0.0
-    least: float = 0.0
-    is_slope: bool = False
+    grows: bool = True
 
 
 _DRIFT = "drift_meV_per_atom_per_ps"
 CRITERIA = {
     "energy_drift": Criterion(
-        Kind.DIFFERENCE, _DRIFT, "drift of the conserved energy", "meV/atom/ps", is_slope=True
+        Kind.DIFFERENCE, _DRIFT, "drift of the conserved energy", "meV/atom/ps"
     ),
-    "drift_ratio": Criterion(Kind.BOUND, "drift_ratio", "drift against thermal fluctuation", is_slope=True),
+    "drift_ratio": Criterion(Kind.BOUND, "drift_ratio", "drift against thermal fluctuation"),
     "energy_fluctuation": Criterion(
         Kind.RATIO, "fluctuation_factor", "fluctuation of the total energy", "meV/atom",
-        floor="fluctuation_floor_meV_per_atom",
+        floor="fluctuation_floor_meV_per_atom", grows=False,
     ),
-    "timestep_exponent": Criterion(Kind.DIFFERENCE, "timestep_exponent", "exponent of the fluctuation with dt"),
+    "timestep_exponent": Criterion(Kind.DIFFERENCE, "timestep_exponent", "exponent of the fluctuation with dt", grows=False),
     "momentum": Criterion(Kind.BOUND, "momentum_ratio", "change of the momentum"),
     "angular_momentum": Criterion(Kind.BOUND, "angular_momentum_ratio", "change of the angular momentum"),
-    "reversal": Criterion(Kind.BOUND, "reversal_A", "error of time reversal", "Å"),
-    "gradient": Criterion(Kind.DEVIATION, "gradient", "forces over energy gradient", target=1.0),
-    "force_rmse": Criterion(Kind.BOUND, "force_rmse_meV_per_A", "force error (rms)", "meV/Å"),
-    "force_slope": Criterion(Kind.DEVIATION, "force_slope", "force regression slope", target=1.0),
+    "reversal": Criterion(Kind.BOUND, "reversal_A", "error of time reversal", "Å", grows=False),
+    "gradient": Criterion(Kind.DEVIATION, "gradient", "forces over energy gradient", target=1.0, grows=False),
+    "force_rmse": Criterion(Kind.BOUND, "force_rmse_meV_per_A", "force error (rms)", "meV/Å", grows=False),
+    "force_slope": Criterion(Kind.DEVIATION, "force_slope", "force regression slope", target=1.0, grows=False),
     "shadow_energy": Criterion(
-        Kind.BOUND, "shadow_energy_meV_per_atom", "energy difference on its own frames (std)", "meV/atom"
+        Kind.BOUND, "shadow_energy", "energy difference on its own frames, std over sqrt(N) kT", grows=False
     ),
     "shadow_trend": Criterion(
-        Kind.DEVIATION, _DRIFT, "trend of the energy difference", "meV/atom/ps", is_slope=True
+        Kind.DEVIATION, _DRIFT, "trend of the energy difference", "meV/atom/ps"
     ),
     "temperature": Criterion(Kind.DEVIATION, "temperature", "temperature over the thermostat's", target=1.0),
     "kinetic_distribution": Criterion(
@@ -68,15 +68,15 @@ CRITERIA = {
     "rdf": Criterion(Kind.BOUND, "rdf_rms", "g(r), rms distance from float64"),
     "rdf_peak_height": Criterion(Kind.RELATIVE, "rdf_peak_height", "g(r), first peak's height"),
     "rdf_peak_position": Criterion(Kind.DIFFERENCE, "rdf_peak_position_A", "g(r), first peak's position", "Å"),
-    "coordination": Criterion(Kind.RELATIVE, "coordination", "coordination number", least=0.02),
-    "diffusion": Criterion(Kind.RELATIVE, "diffusion", "diffusion coefficient", "1e-9 m²/s", least=0.05),
+    "coordination": Criterion(Kind.RELATIVE, "coordination", "coordination number", floor="coordination_floor"),
+    "diffusion": Criterion(Kind.RELATIVE, "diffusion", "diffusion coefficient", "1e-9 m²/s", floor="diffusion_floor"),
     "vdos_distance": Criterion(Kind.BOUND, "vdos_distance", "vibrational spectrum, distance from float64"),
     "vdos_shift": Criterion(Kind.DIFFERENCE, "vdos_shift_per_cm", "highest vibrational band, mean", "cm⁻¹"),
     "density": Criterion(Kind.RELATIVE, "density", "density", "g/cm³"),
     "pressure": Criterion(Kind.DIFFERENCE, "pressure_bar", "pressure", "bar"),
     "volume_fluctuation": Criterion(Kind.RELATIVE, "volume_fluctuation", "fluctuation of the volume", "Å³"),
-    "bonds": Criterion(Kind.EXCESS, "bonds_changed", "bonds broken or formed"),
-    "minimum_distance": Criterion(Kind.DEFICIT, "minimum_distance_A", "smallest distance", "Å"),
+    "bonds": Criterion(Kind.COUNT, "bonds_changed", "bonds broken or formed, per run"),
+    "minimum_distance": Criterion(Kind.DEFICIT, "minimum_distance_A", "smallest distance, mean of parts of a run", "Å"),
 }  # fmt: skip
 
 

@@ -1,15 +1,17 @@
 """Profiles of candidate and reference (g(r), spectra) -> distances with errors, and peaks in a common window.
 
-The distance of two noisy profiles is never zero. With the means c and r of n_c and n_r independent blocks, whose scatter
+The distance of two noisy profiles is never zero. With the means c and r of n_c and n_r independent runs, whose scatter
 is s_c and s_r,
 
     D^2 = |c - r|^2 - s_c^2 / n_c - s_r^2 / n_r
 
 has the true squared distance as its mean (the last terms are what noise adds). Its standard error is the jackknife's
-over all blocks (Efron and Stein, Ann. Stat. 9, 586 (1981)).
+over all runs (Efron and Stein, Ann. Stat. 9, 586 (1981)). Blocks of a run are no such units: what differs between runs
+they share.
 """
 
 import math
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -32,8 +34,8 @@ def add_profiles(candidate: Measurement, reference: Measurement) -> tuple[dict, 
             continue
         mean = np.mean([rdf.mean for rdf in own], axis=0)
         inside = mean > MIN_G
-        blocks = [np.concatenate([rdf.g[:, inside] for rdf in rdfs]) for rdfs in (others, own)]
-        sides[0][f"rdf {pair}"] = [estimate_distance(*blocks)]
+        runs = [np.array([rdf.mean[inside] for rdf in rdfs]) for rdfs in (others, own)]
+        sides[0][f"rdf {pair}"] = [estimate_distance(*runs)]
         if (shell := structure.find_shell(own[0].r, mean)) is None:
             continue
         for values, rdfs in zip(sides, (others, own), strict=True):
@@ -47,20 +49,32 @@ def add_profiles(candidate: Measurement, reference: Measurement) -> tuple[dict, 
 
 def _add_spectra(sides: tuple[dict, dict], candidate: Measurement, reference: Measurement) -> None:
     frequency = reference.frequency_per_cm
-    blocks = [np.concatenate(measurement.spectra) for measurement in (candidate, reference)]
-    size = math.sqrt(float(np.mean(blocks[1].mean(axis=0) ** 2)))
-    sides[0]["vdos_distance"] = [estimate_distance(blocks[0] / size, blocks[1] / size)]
-    for values, measurement, block in zip(sides, (candidate, reference), blocks, strict=True):
-        band = motion.find_highest_band(
-            block.mean(axis=0)
-        )  # its own: a shifted band has left the other's range
+    runs = [np.array([each.mean(axis=0) for each in side.spectra]) for side in (candidate, reference)]
+    size = math.sqrt(float(np.mean(runs[1].mean(axis=0) ** 2)))
+    sides[0]["vdos_distance"] = [estimate_distance(runs[0] / size, runs[1] / size)]
+    for values, measurement, spectra in zip(sides, (candidate, reference), runs, strict=True):
+        # its own: a shifted band has left the other's range
+        band = motion.find_highest_band(spectra.mean(axis=0))
         values["vdos_shift"] = [
-            motion.measure_band(spectra, frequency, band) for spectra in measurement.spectra
+            motion.measure_band(windows, frequency, band) for windows in measurement.spectra
         ]
 
 
+RDF_COLUMNS = ("potential", "replica", "pair", "r_A", "g", "pairs", "centres")
+
+
+def list_rdfs(measurements: Mapping[str, Measurement]) -> Iterator[tuple]:
+    """Rows for RDF_COLUMNS: of each run and bin g(r), the raw number of ordered pairs, and of the atoms around which."""
+    for label, measurement in measurements.items():
+        for pair, rdfs in measurement.rdfs.items():
+            for replica, rdf in enumerate(rdfs):
+                counts, centres = rdf.counts.sum(axis=0), int(rdf.centres.sum())
+                for r, g, pairs in zip(rdf.r, rdf.mean, counts, strict=True):
+                    yield label, replica, pair, f"{r:.3f}", f"{g:.6g}", int(pairs), centres
+
+
 def estimate_distance(first: np.ndarray, second: np.ndarray) -> Estimate:
-    """Rms distance of two mean profiles, (n_blocks, n_points) each, less what their noise contributes.
+    """Rms distance of two mean profiles, (n_runs, n_points) each, less what their noise contributes; UNKNOWN below 3 runs.
 
     Below zero it is zero. With s the error of D^2 the error of D is s / max(D, sqrt(s)), which makes tests of D no more
     liberal than tests of D^2, on either side of a limit: D - L > t s / D implies D^2 - L^2 > t s, and D + t s / D < L

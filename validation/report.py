@@ -1,5 +1,6 @@
 """A judged case -> report.json, report.md, report.html and figures; and report.json -> the verdicts again."""
 
+import csv
 import dataclasses
 import json
 import math
@@ -15,17 +16,24 @@ from mdplugin.validation.case_file import describe_case, parse_case
 from mdplugin.validation.comparison import EXIT_STATUS, Outcome, Test, find_worst
 from mdplugin.validation.figures import draw_figures
 from mdplugin.validation.page import embed_figures, render_page
+from mdplugin.validation.profiles import RDF_COLUMNS, list_rdfs
 from mdplugin.validation.stage import open_stage
 from mdplugin.validation.statistics import Estimate
 from mdplugin.validation.verdict import Findings, Verdict, format_estimate, judge
 
 SCHEMA = 2
 REPORT_JSON, REPORT_MARKDOWN, REPORT_HTML = "report.json", "report.md", "report.html"
+RDFS = "radial-distribution.csv"
+SPEED_NOTE = (
+    "wall time of the fastest tenth of the steps of these runs, which may have shared the machine; mdplugin bench and "
+    "compare time potentials in turns"
+)
 COLUMNS = (
     "observable",
     "candidate",
     "float64",
     "difference, σ",
+    "effect size",
     "limit",
     "verdict",
     "corrected p",
@@ -41,7 +49,7 @@ class Report:
         case: what was asked for.
         findings, verdicts: of each candidate; a verdict is always `judge(findings, limits)`.
         potentials: label -> name, precision, hashes.
-        speeds: label -> median ms per step.
+        speeds: label -> ms per step (measurement.py).
         provenance: versions, processor, seeds, structure, command.
         directory: where the files lie.
     """
@@ -93,7 +101,7 @@ class Report:
 
 
 def write_report(report: Report, evidence: dict) -> None:
-    """Write report.json, .md, .html and the figures; they appear together.
+    """Write report.json, .md, .html, the radial distribution functions, and the figures; they appear together.
 
     Args:
         evidence: label -> `study.Evidence`, for the figures.
@@ -103,11 +111,19 @@ def write_report(report: Report, evidence: dict) -> None:
     """
     with open_stage(report.directory, last=REPORT_JSON) as stage:
         figures = draw_figures(report, evidence, stage)
+        write_rdfs({label: each.measurement for label, each in evidence.items()}, stage / RDFS)
         (stage / REPORT_MARKDOWN).write_text(report.to_markdown())
         (stage / REPORT_HTML).write_text(
             render_page(title(report), [page_content(report, [stage / name for name in figures])])
         )
         (stage / REPORT_JSON).write_text(report.to_json())
+
+
+def write_rdfs(measurements: dict, path: Path) -> None:
+    """g(r) of every run with its raw counts, as a table; nothing where none was measured."""
+    if any(measurement.rdfs for measurement in measurements.values()):
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([RDF_COLUMNS, *list_rdfs(measurements)])
 
 
 def title(report: Report) -> str:
@@ -141,6 +157,7 @@ def row(test: Test) -> tuple[str, ...]:
         format_estimate(test.candidate) + unit,
         format_estimate(test.reference) + (unit if test.reference else ""),
         "-" if math.isnan(test.sigma) else f"{test.sigma:.1f}",
+        "-" if math.isnan(test.effect) else f"{test.effect:.2g}",
         f"{test.limit:.3g}{unit}",
         f"{test.outcome}{advice}",
         "-" if math.isnan(test.p_corrected) else f"{test.p_corrected:.2g}",
@@ -169,6 +186,7 @@ def page_content(report: Report, figures: Sequence[Path]) -> dict:
             for label, speed in report.speeds.items()
         ],
         "figures": embed_figures(figures),
+        "speed_note": f"{_capital(SPEED_NOTE)}.",
         "foot": "\n".join(_foot(report)),
     }
 
@@ -183,7 +201,7 @@ def _foot(report: Report) -> list[str]:
     hashes = [f"{label} {each['sha256']}" for label, each in report.potentials.items() if each["sha256"]]
     speeds = ", ".join(f"{label} {speed:.3g}" for label, speed in report.speeds.items())
     return [
-        f"Median time per step, ms: {speeds}.",
+        f"Time per step, ms: {speeds}; {SPEED_NOTE}.",
         f"{facts['finished']}, {facts['cpu']}, {facts['cores']} cores, threads {facts['threads']}, ranks "
         f"{facts['ranks']}, python {facts['python']}, {versions}.",
         f"SHA-256: {'; '.join([*hashes, 'structure ' + facts['structure']['sha256']])}.",
@@ -191,8 +209,9 @@ def _foot(report: Report) -> list[str]:
         f"    {shlex.join(facts['command'])}",
         "",
         "A test fails if the difference is larger than its limit beyond chance, passes if it is smaller beyond chance, "
-        "and is inconclusive otherwise (validation/comparison.py). Errors are standard errors from block means and "
-        f"replicas (validation/statistics.py). Raw series: runs/; numbers: {REPORT_JSON}.",
+        "and is inconclusive otherwise (validation/comparison.py). The effect size is the difference over the scatter of "
+        "the float64 runs (Glass's Δ). Errors are standard errors from block means and replicas "
+        f"(validation/statistics.py). Raw series: runs/; numbers: {REPORT_JSON}; g(r) and counts: {RDFS}.",
     ]
 
 
@@ -243,7 +262,11 @@ def _read_findings(content: dict) -> Findings:
         for side in ("candidate", REFERENCE)
     }
     return Findings(
-        content["label"], **sides, failures=tuple(content["failures"]), replicas=content["replicas"]
+        content["label"],
+        **sides,
+        failures=tuple(content["failures"]),
+        replicas=content["replicas"],
+        notes=tuple(content.get("notes", ())),
     )
 
 

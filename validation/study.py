@@ -121,10 +121,11 @@ def _judge_runs(
     evidence = {}
     for label in (REFERENCE, *case.labels):
         replicas = load_replicas(case, label, directory)
-        measurement = measure_replicas(case, structure.atoms, replicas)
+        chosen = case.sound_observables if label == REFERENCE else case.chosen_observables
+        measurement = measure_replicas(case, structure.atoms, replicas, chosen)
+        shadows = _evaluate(case, structure.atoms, potentials, label, replicas, measurement, chosen)
         if label == REFERENCE:
             require_sound_reference(case, measurement.values, measurement.failures)
-        shadows = _evaluate(case, structure.atoms, potentials, label, replicas, measurement)
         evidence[label] = Evidence(replicas, measurement, shadows)
     verdicts = []
     for label in case.labels:
@@ -135,6 +136,7 @@ def _judge_runs(
             candidate=_chosen({**candidate.values, **extra[0]}, case),
             reference={**reference.values, **extra[1]},
             failures=candidate.failures,
+            notes=candidate.notes,
             replicas=case.replicas,
         )
         verdicts.append((findings, judge(findings, case.limit_table)))
@@ -185,7 +187,8 @@ def _evaluate(
     potentials: Mapping[str, Potential],
     label: str,
     replicas: list[Replica],
-    measurement,
+    measurement: Measurement,
+    chosen: tuple[str, ...],
 ) -> list[Shadow]:
     """Add what needs the potentials themselves to the measurement's values: shadow and gradient."""
     shadows: list[Shadow] = []
@@ -195,11 +198,11 @@ def _evaluate(
             continue
         indices = _spread(len(replica.main.positions), N_FRAMES)
         frames = read_frames(replica.main, atoms, indices)
-        if "shadow" in case.chosen_observables and label != REFERENCE:
+        if "shadow" in chosen and label != REFERENCE:
             shadows.append(compare_frames(frames, replica.main.frame_time_ps[indices], *calculators))
-            for name, estimate in measure_shadow(shadows[-1]).items():
+            for name, estimate in measure_shadow(shadows[-1], case.temperature_K).items():
                 measurement.values.setdefault(name, []).append(estimate)
-        if "gradient" in case.chosen_observables:
+        if "gradient" in chosen:
             measurement.values.setdefault("gradient", []).append(measure_gradient(frames, calculators[0]))
     return shadows
 

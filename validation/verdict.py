@@ -26,6 +26,7 @@ class Findings:
         candidate, reference: observable -> one estimate per replica.
         failures: the candidate's replicas that broke off, in words.
         replicas: how many were run.
+        notes: what else is worth telling of the candidate's replicas, in words.
     """
 
     label: str
@@ -33,6 +34,7 @@ class Findings:
     reference: dict[str, list[Estimate]]
     failures: tuple[str, ...]
     replicas: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ def judge(findings: Findings, limits: dict[str, Limit]) -> Verdict:
             )
     judged = judge_tests([test for test in tests if test is not None], limits)
     outcome = find_worst(test.outcome for test in judged)
-    return Verdict(findings.label, outcome, judged, _summarise(findings, outcome, judged))
+    sentence = "; ".join([_summarise(findings, outcome, judged), *findings.notes])
+    return Verdict(findings.label, outcome, judged, sentence)
 
 
 def _rank(name: str) -> tuple[int, str]:
@@ -85,12 +88,9 @@ def _test_completion(findings: Findings) -> Test:
 
 def _test_distribution(findings: Findings, limits: dict[str, Limit]) -> Test | None:
     """Fisher's combination of the replicas' p-values; None where there were too few samples."""
-    sides = [
-        [each.value for each in side.get(P_VALUE, [])] for side in (findings.candidate, findings.reference)
-    ]
-    if not all(sides) or not all(math.isfinite(value) for side in sides for value in side):
+    p_values = [_combine_p_values(side.get(P_VALUE, [])) for side in (findings.candidate, findings.reference)]
+    if not all(map(math.isfinite, p_values)):
         return None
-    p_values = [float(stats.combine_pvalues(side).pvalue) for side in sides]
     level = limits["false_alarm"].value
     return Test(
         observable=P_VALUE,
@@ -108,8 +108,12 @@ def _test_distribution(findings: Findings, limits: dict[str, Limit]) -> Test | N
     )
 
 
+BLAMED_SIGMA = 3  # beyond a limit: a case is only refused for what is plain
+BLAMED_P = 0.001
+
+
 def require_sound_reference(case: Case, values: dict[str, list[Estimate]], failures: tuple[str, ...]) -> None:
-    """The float64 runs themselves, by the tests that do not compare.
+    """The float64 runs themselves, by the tests that do not compare and whatever the case asks for.
 
     Raises:
         CaseError: they fail: the case is at fault, and nothing can be said of a candidate.
@@ -117,21 +121,41 @@ def require_sound_reference(case: Case, values: dict[str, list[Estimate]], failu
     if failures:
         raise _blame(f"fails ({failures[0]})")
     limits = case.limit_table
-    ratio = combine_replicas(values.get("drift_ratio", []))
-    if ratio.value > limits["drift_ratio"].value:
-        drift = combine_replicas(values["energy_drift"]).value if "energy_drift" in values else math.nan
+
+    def exceeds(name: str, limit: str, target: float = 0.0) -> Estimate | None:
+        """The reference's number if it is plainly farther from the target than the limit allows."""
+        estimate = combine_replicas(values.get(name, []))
+        beyond = abs(estimate.value - target) - BLAMED_SIGMA * estimate.error
+        return estimate if beyond > limits[limit].value else None
+
+    if ratio := exceeds("drift_ratio", "drift_ratio"):
         raise _blame(
-            f"drifts by {drift:.3g} meV/atom/ps, ratio {ratio.value:.3g}, allowed {limits['drift_ratio'].value:g}"
+            f"drifts by {ratio.value:.3g} times what its kinetic energy fluctuates, allowed {limits['drift_ratio'].value:g}"
         )
-    exponent = combine_replicas(values.get("timestep_exponent", []))
-    if abs(exponent.value - 2) - 3 * exponent.error > limits["timestep_exponent"].value:
+    if drift := exceeds("energy_drift", "drift_meV_per_atom_per_ps"):
+        raise _blame(
+            f"drifts by {format_estimate(drift)} meV/atom/ps, allowed {limits['drift_meV_per_atom_per_ps'].value:g}"
+        )
+    if exponent := exceeds("timestep_exponent", "timestep_exponent", 2.0):
         raise _blame(
             f"has a fluctuation of E that goes as dt^{exponent.value:.2g} ± {exponent.error:.1g}, velocity Verlet's as dt^2"
         )
-    temperature = combine_replicas(values.get("temperature", []))
-    if abs(temperature.value - 1) - 3 * temperature.error > limits["temperature"].value:
+    if gradient := exceeds("gradient", "gradient", 1.0):
+        raise _blame(f"has forces that are {format_estimate(gradient)} times the gradient of its energy")
+    if temperature := exceeds("temperature", "temperature", 1.0):
         measured = format_estimate(scale(temperature, case.temperature_K))
         raise _blame(f"is at {measured} K, the thermostat at {case.temperature_K:g} K")
+    p_value = _combine_p_values(values.get(P_VALUE, []))
+    if p_value < BLAMED_P:
+        raise _blame(f"has kinetic energies that are not canonical (chi-square, p {p_value:.1g})")
+
+
+def _combine_p_values(p_values: list[Estimate]) -> float:
+    """Fisher's combination; NaN where one is not known."""
+    values = [each.value for each in p_values]
+    if not values or not all(map(math.isfinite, values)):
+        return math.nan
+    return float(stats.combine_pvalues(values).pvalue)
 
 
 def _blame(what: str) -> CaseError:
@@ -161,7 +185,7 @@ def _summarise(findings: Findings, outcome: Outcome, tests: tuple[Test, ...]) ->
         if drift
         else ""
     )
-    return f"pass: as float64 in all {len(tests)} tests, within their limits{numbers}"
+    return f"pass: within the stated limits of float64 in all {len(tests)} tests{numbers}"
 
 
 def describe_failure(test: Test) -> str:

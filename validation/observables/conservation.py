@@ -6,7 +6,15 @@ from ase import units
 from ase.calculators.calculator import Calculator
 
 from mdplugin.validation.series import Series
-from mdplugin.validation.statistics import UNKNOWN, Estimate, detrend, estimate_mean, fit_slope, scale
+from mdplugin.validation.statistics import (
+    UNKNOWN,
+    Estimate,
+    detrend,
+    estimate_mean,
+    estimate_mean_of_few,
+    fit_slope,
+    scale,
+)
 
 
 def measure_drift(series: Series) -> Estimate:
@@ -63,13 +71,13 @@ def measure_exponent(fine: Series, coarse: Series, length_ps: float) -> Estimate
 
 
 def measure_momentum(series: Series, atoms: ase.Atoms, temperature_K: float) -> Estimate:
-    """Largest |P - P(0)| / sqrt(3 M kT)."""
+    """Largest |P - P(0)| / sqrt(3 M kT); an exact number, since not even chance may change what is conserved."""
     change = np.linalg.norm(series.momentum - series.momentum[:1], axis=1).max(initial=0.0)
     return Estimate(float(change / np.sqrt(3 * atoms.get_masses().sum() * units.kB * temperature_K)))
 
 
 def measure_angular_momentum(series: Series, atoms: ase.Atoms, temperature_K: float) -> Estimate:
-    """Largest |L - L(0)| / sqrt(kT sum m r^2); only without periods is L conserved."""
+    """Largest |L - L(0)| / sqrt(kT sum m r^2); only without periods is L conserved; exact as for P."""
     change = np.linalg.norm(series.angular_momentum - series.angular_momentum[:1], axis=1).max(initial=0.0)
     relative = atoms.positions - atoms.get_center_of_mass()
     inertia = float((atoms.get_masses()[:, None] * relative**2).sum())
@@ -105,11 +113,4 @@ def measure_gradient(frames: list[ase.Atoms], calculator: Calculator) -> Estimat
             atoms.positions = start + step * length * forces / size
             slope += weight * atoms.get_potential_energy() / length
         ratios.append(-slope / size)
-    return mean_of_independent(np.array(ratios))
-
-
-def mean_of_independent(values: np.ndarray) -> Estimate:
-    """Mean and standard error of values that do not correlate; UNKNOWN of fewer than 3."""
-    if len(values) < 3 or not np.isfinite(values).all():
-        return UNKNOWN
-    return Estimate(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))), len(values) - 1)
+    return estimate_mean_of_few(np.array(ratios))

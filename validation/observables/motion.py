@@ -5,13 +5,12 @@ import itertools
 
 import ase
 import numpy as np
-from ase.data import atomic_masses, chemical_symbols
+from ase.data import chemical_symbols
 from MDAnalysis.analysis.msd import EinsteinMSD
 
-from mdplugin.validation.observables.conservation import mean_of_independent
 from mdplugin.validation.observables.trajectory import make_universe
 from mdplugin.validation.series import Series
-from mdplugin.validation.statistics import UNKNOWN, Estimate
+from mdplugin.validation.statistics import UNKNOWN, Estimate, mean_of_independent
 
 N_BLOCKS = 4
 MAX_FRAMES = 100  # of a block
@@ -53,9 +52,12 @@ def _remove_drift(series: Series, masses: np.ndarray) -> Series:
     return dataclasses.replace(series, positions=series.positions - centre)
 
 
-def density_of_states(series: Series, numbers: np.ndarray) -> np.ndarray:
-    """(n_windows, n_frequencies) mass-weighted spectra, each with integral 1 per cm^-1."""
-    masses = atomic_masses[np.unique(numbers)]
+def density_of_states(series: Series, atoms: ase.Atoms) -> np.ndarray:
+    """(n_windows, n_frequencies) mass-weighted spectra, each with integral 1 per cm^-1.
+
+    The atoms of an element, whose spectra are stored as one, weigh alike: by their mean mass.
+    """
+    masses = np.array([atoms.get_masses()[atoms.numbers == z].mean() for z in np.unique(atoms.numbers)])
     total = (series.spectrum * masses[:, None]).sum(axis=1)
     spacing = series.frequency_per_cm[1] - series.frequency_per_cm[0]
     return total / (total.sum(axis=1, keepdims=True) * spacing)

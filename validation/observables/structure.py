@@ -8,10 +8,9 @@ import numpy as np
 from ase.data import chemical_symbols
 from MDAnalysis.analysis.rdf import InterRDF
 
-from mdplugin.validation.observables.conservation import mean_of_independent
 from mdplugin.validation.observables.trajectory import make_universe
 from mdplugin.validation.series import Series
-from mdplugin.validation.statistics import UNKNOWN, Estimate
+from mdplugin.validation.statistics import UNKNOWN, Estimate, mean_of_independent
 
 BIN_A = 0.05
 MAX_R_A = 8.0

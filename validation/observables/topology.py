@@ -10,10 +10,11 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from mdplugin.validation.series import Series
-from mdplugin.validation.statistics import Estimate
+from mdplugin.validation.statistics import UNKNOWN, Estimate, mean_of_independent
 
 BONDED, BROKEN, FORMED = 1.2, 1.5, 1.1  # times the sum of the covalent radii; the gaps keep vibrations out
 CONTACT_A = 3.0  # pairs farther apart are no contact
+N_BLOCKS = 10
 
 
 @dataclass(frozen=True)
@@ -39,31 +40,31 @@ def find_topology(atoms: ase.Atoms) -> Topology:
     return Topology(bonded, connected_components(graph, directed=False)[1])
 
 
-def measure_bonds(series: Series, atoms: ase.Atoms) -> Estimate:
-    """Bonds broken and formed, in the worst frame."""
+def count_changes(series: Series, atoms: ase.Atoms) -> np.ndarray:
+    """(n_frames,) bonds broken since the first frame, or formed where that is more: a transfer does both at once."""
     topology, radii = find_topology(atoms), covalent_radii[atoms.numbers]
     known = {tuple(pair) for pair in topology.pairs.tolist()}
     old = radii[topology.pairs].sum(axis=1)
-    worst = 0
+    changes = []
     for positions, cell in zip(series.positions, series.cells, strict=True):
         box = box_of(cell, atoms.pbc)
         lengths = calc_bonds(positions[topology.pairs[:, 0]], positions[topology.pairs[:, 1]], box=box)
         pairs, distances = find_contacts(positions, box)
         close = pairs[distances < FORMED * radii[pairs].sum(axis=1)]
-        changed = int((lengths > BROKEN * old).sum()) + sum(
-            tuple(pair) not in known for pair in close.tolist()
-        )
-        worst = max(worst, changed)
-    return Estimate(float(worst))
+        formed = sum(tuple(pair) not in known for pair in close.tolist())
+        changes.append(max(int((lengths > BROKEN * old).sum()), formed))
+    return np.array(changes)
 
 
 def measure_minimum_distance(series: Series, atoms: ase.Atoms) -> Estimate:
-    """Smallest distance between two atoms in any stored frame, Å."""
-    smallest = np.inf
+    """Smallest distance between two atoms, Å: the mean over N_BLOCKS parts of the run, whose scatter is its error."""
+    smallest = []
     for positions, cell in zip(series.positions, series.cells, strict=True):
         _, distances = find_contacts(positions, box_of(cell, atoms.pbc))
-        smallest = min(smallest, distances.min(initial=CONTACT_A))
-    return Estimate(float(smallest))
+        smallest.append(distances.min(initial=CONTACT_A))
+    if len(smallest) < N_BLOCKS:
+        return UNKNOWN
+    return mean_of_independent(np.array([part.min() for part in np.array_split(smallest, N_BLOCKS)]))
 
 
 def find_contacts(positions: np.ndarray, box: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
