@@ -17,7 +17,7 @@ from validation_artifacts import crystal, save_morse
 
 from mdplugin.cli import main
 from mdplugin.errors import CaseError
-from mdplugin.validation import lammps_input, runner_lammps, study
+from mdplugin.validation import lammps_input, pool, runner_lammps, study
 from mdplugin.validation.chain import load_run
 from mdplugin.validation.plan import plan_runs
 from mdplugin.validation.report import read_report
@@ -346,6 +346,24 @@ def test_a_longer_case_goes_on_where_the_shorter_one_ended(tmp_path):
 def test_a_directory_is_not_given_to_another_case(tmp_path, changes, message):
     case = read_case_of(write_case(tmp_path, "ase"))
     prepare(case, tmp_path / "report")
+
+
+def test_a_run_that_says_much_on_stderr_is_not_stopped_by_it(tmp_path, monkeypatch):
+    program = "import sys; sys.stderr.write('a line of a library\\n' * 50_000 + 'mdplugin: the end\\n'); sys.exit(3)"
+    case = read_case_of(write_case(tmp_path, "ase"))
+    monkeypatch.setattr(pool, "run_command", lambda plan, directory: [sys.executable, "-c", program])
+
+    def give_up(number, frame):
+        raise AssertionError("the run hangs")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(PATIENCE_S)
+    try:
+        with pytest.raises(CaseError, match=r"^run reference-0: the end$"):
+            pool.execute_runs(plan_runs(case), tmp_path / "report", 1, quiet=True)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
     with pytest.raises(CaseError, match=message):
         prepare(case.replace(**changes), tmp_path / "report")
     save_morse(tmp_path / "morse.pt", break_at=1)  # another artifact under the same name
