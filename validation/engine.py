@@ -51,3 +51,8 @@ class Engine(abc.ABC):
             CaseError: the engine itself could not run (refused the input, was killed).
             OSError: the disk is full.
         """
+
+    @property
+    def explosion_K(self) -> float:  # noqa: N802
+        """The temperature above which a state is not worth another step."""
+        return self.case.limit_table["explosion_K"].value

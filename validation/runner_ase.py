@@ -87,7 +87,7 @@ class AseEngine(Engine):
     ) -> Failure | None:
         """Sample every step from `first` on; stop at the first state that is not worth another."""
         atoms, states = dynamics.atoms, dynamics.irun(steps)
-        degrees_of_freedom = recorder.degrees_of_freedom
+        degrees_of_freedom, explosion_K = recorder.degrees_of_freedom, self.explosion_K
         for step in range(first, first + steps + 1):
             before = time.perf_counter()
             try:
@@ -101,7 +101,7 @@ class AseEngine(Engine):
             ) as error:  # the calculator refuses what the dynamics made
                 return Failure(step, str(error))
             potential, kinetic = recorder.last_energies
-            if reason := describe_collapse(potential, kinetic, degrees_of_freedom):
+            if reason := describe_collapse(potential, kinetic, degrees_of_freedom, explosion_K):
                 return Failure(step, reason)
             self.reach(step)
         return None

@@ -105,7 +105,7 @@ class LammpsEngine(Engine):
         rows = rows[np.append(True, np.diff(rows[:, 0]) > 0)[: len(rows)]]
         steps, time_ps, potential, kinetic, conserved, wall = rows.T
         degrees_of_freedom = count_degrees_of_freedom(self.atoms)
-        failure = find_collapse(potential, kinetic, degrees_of_freedom)
+        failure = find_collapse(potential, kinetic, degrees_of_freedom, self.explosion_K)
         if failure is None and message is not None:
             failure = Failure(int(steps[-1]) + 1 if len(steps) else 0, message)
         samples = read_table(scratch / lammps_input.SAMPLES, 9)

@@ -10,8 +10,6 @@ import ase
 import numpy as np
 from ase import units
 
-from mdplugin.validation.limits import LIMITS
-
 _META = "meta"
 
 
@@ -128,22 +126,24 @@ class Series:
         return 2 * self.kinetic_eV / (self.degrees_of_freedom * units.kB)
 
 
-def describe_collapse(potential_eV: float, kinetic_eV: float, degrees_of_freedom: int) -> str | None:
-    """Why a state is not worth another step, or None."""
+def describe_collapse(
+    potential_eV: float, kinetic_eV: float, degrees_of_freedom: int, explosion_K: float
+) -> str | None:
+    """Why a state is not worth another step, or None; above `explosion_K` it is not."""
     if not (np.isfinite(potential_eV) and np.isfinite(kinetic_eV)):
         return f"energy is not finite (potential {potential_eV:g} eV, kinetic {kinetic_eV:g} eV)"
-    temperature, limit = 2 * kinetic_eV / (degrees_of_freedom * units.kB), LIMITS["explosion_K"].value
-    if temperature > limit:
-        return f"temperature {temperature:.4g} K is above {limit:g} K: the system explodes"
+    temperature = 2 * kinetic_eV / (degrees_of_freedom * units.kB)
+    if temperature > explosion_K:
+        return f"temperature {temperature:.4g} K is above {explosion_K:g} K: the system explodes"
     return None
 
 
 def find_collapse(
-    potential_eV: np.ndarray, kinetic_eV: np.ndarray, degrees_of_freedom: int
+    potential_eV: np.ndarray, kinetic_eV: np.ndarray, degrees_of_freedom: int, explosion_K: float
 ) -> Failure | None:
     """The first step that is not finite or too hot."""
     for step, (potential, kinetic) in enumerate(zip(potential_eV, kinetic_eV, strict=True)):
-        if reason := describe_collapse(potential, kinetic, degrees_of_freedom):
+        if reason := describe_collapse(potential, kinetic, degrees_of_freedom, explosion_K):
             return Failure(step, reason)
     return None
 
