@@ -14,7 +14,14 @@ from mdplugin.errors import CaseError
 from mdplugin.validation import lammps_input
 from mdplugin.validation.case import REFERENCE
 from mdplugin.validation.engine import Engine
-from mdplugin.validation.lammps_output import count_lines, last_step, read_dump, read_table
+from mdplugin.validation.lammps_output import (
+    count_lines,
+    is_whole_restart,
+    last_step,
+    read_dump,
+    read_table,
+    speaks_of_dynamics,
+)
 from mdplugin.validation.plan import REVERSAL, Segment
 from mdplugin.validation.recorder import recording_steps
 from mdplugin.validation.series import Failure, Series, find_collapse
@@ -52,7 +59,7 @@ class LammpsEngine(Engine):
         return series
 
     def _execute(self, scratch: Path) -> str | None:
-        """Run the input; LAMMPS's error message, or None.
+        """Run the input; what LAMMPS says of dynamics that went wrong, or None.
 
         Raises:
             CaseError: it was killed, or refused the input.
@@ -82,6 +89,11 @@ class LammpsEngine(Engine):
 
     def _watch(self, process: subprocess.Popen, energies: Path) -> str:
         """Wait for the process, show its progress; its error message."""
+        if not speaks_of_dynamics(message):
+            raise CaseError(
+                f"LAMMPS broke off after step {last_step(energies)} of a segment for a reason that is not the "
+                f"potential's ({message}): remove it and run the same command again, it goes on from the last checkpoint"
+            )
         with process:
             try:
                 while True:
@@ -145,7 +157,7 @@ class LammpsEngine(Engine):
         return power_spectra(velocities, self.atoms.numbers, segment.timestep_fs * segment.velocity_every)
 
     def _require_whole(self, segment: Segment, scratch: Path, total: int) -> None:
-        """Raise CaseError if a run that ended well left another number of lines: LAMMPS ignores a full disk."""
+        """Raise CaseError if a run that ended well left a file that is not whole: LAMMPS ignores a full disk."""
         frame = lammps_input.DUMP_HEADER_LINES + len(self.atoms)
         sample_every, frame_every = recording_steps(self.case, segment)
         turns = 1 if segment.phase == REVERSAL else 0
@@ -167,6 +179,11 @@ class LammpsEngine(Engine):
 
 def place(source: Path, target: Path) -> None:
     """Make the file `source` appear as `target` too: a hard link, or a copy where there can be none."""
+        if not is_whole_restart(scratch / lammps_input.END_RESTART):
+            raise CaseError(
+                f"{lammps_input.END_RESTART}: expected a whole restart file from LAMMPS, got a part of it: the disk is "
+                "full; make room, and run the same command again"
+            )
     if source == target:
         return
     target.unlink(missing_ok=True)
