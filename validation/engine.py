@@ -42,6 +42,10 @@ class Engine(abc.ABC):
         """Write the state of `atoms` with its velocities."""
 
     @abc.abstractmethod
+    def is_whole(self, state: Path) -> bool:
+        """Whether a state that a segment left is there and not torn, as by a power failure."""
+
+    @abc.abstractmethod
     def advance(self, segment: Segment, start: Path, scratch: Path, end: Path) -> Series:
         """Run a segment from the state `start` in the directory `scratch` and write its last state to `end`.
 

@@ -16,7 +16,7 @@ from mdplugin.errors import MDPluginError
 from mdplugin.validation.engine import BAROSTAT_FS, FRICTION_PER_FS, THERMOSTAT_FS, Engine
 from mdplugin.validation.plan import EQUILIBRATION, REVERSAL, SETTLING, Segment
 from mdplugin.validation.recorder import Recorder
-from mdplugin.validation.series import Failure, Series, describe_collapse
+from mdplugin.validation.series import Failure, Series, describe_collapse, is_whole
 from mdplugin.validation.systems import count_degrees_of_freedom, stop_drifting
 
 BAR = 1e5 * units.Pascal
@@ -30,6 +30,10 @@ class AseEngine(Engine):
     def write_start(self, state: Path) -> None:
         """The initial atoms at rest as a whole."""
         _write_state(state, self.atoms, 0.0)
+
+    def is_whole(self, state: Path) -> bool:
+        """See `Engine.is_whole`."""
+        return is_whole(state)
 
     def advance(self, segment: Segment, start: Path, scratch: Path, end: Path) -> Series:
         """Run a segment; see `Engine.advance`."""

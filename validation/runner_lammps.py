@@ -43,6 +43,10 @@ class LammpsEngine(Engine):
         """The initial atoms as a data file (told from restart files by its first line)."""
         state.write_text(lammps_input.write_data(self.atoms))
 
+    def is_whole(self, state: Path) -> bool:
+        """See `Engine.is_whole`."""
+        return is_whole_restart(state)
+
     def advance(self, segment: Segment, start: Path, scratch: Path, end: Path) -> Series:
         """Run a segment; see `Engine.advance`."""
         with start.open("rb") as file:
@@ -62,7 +66,7 @@ class LammpsEngine(Engine):
         """Run the input; what LAMMPS says of dynamics that went wrong, or None.
 
         Raises:
-            CaseError: it was killed, or refused the input.
+            CaseError: it was killed, refused the input, or ended for another reason than the dynamics.
         """
         command = [sys.executable, "-P", "-m", "mdplugin.validation.lammps_process", "segment.in", LOG]
         energies = scratch / lammps_input.ENERGIES
@@ -85,15 +89,15 @@ class LammpsEngine(Engine):
                 f"LAMMPS was killed ({message}) after step {last_step(energies)} of a segment: nothing can be said; "
                 "run the same command again, it goes on from the last checkpoint"
             )
-        return message
-
-    def _watch(self, process: subprocess.Popen, energies: Path) -> str:
-        """Wait for the process, show its progress; its error message."""
         if not speaks_of_dynamics(message):
             raise CaseError(
                 f"LAMMPS broke off after step {last_step(energies)} of a segment for a reason that is not the "
                 f"potential's ({message}): remove it and run the same command again, it goes on from the last checkpoint"
             )
+        return message
+
+    def _watch(self, process: subprocess.Popen, energies: Path) -> str:
+        """Wait for the process, show its progress; its error message."""
         with process:
             try:
                 while True:
@@ -175,15 +179,15 @@ class LammpsEngine(Engine):
                     f"{name}: expected {lines} lines from LAMMPS, got {found}: the disk is full; make room, and run "
                     "the same command again"
                 )
-
-
-def place(source: Path, target: Path) -> None:
-    """Make the file `source` appear as `target` too: a hard link, or a copy where there can be none."""
         if not is_whole_restart(scratch / lammps_input.END_RESTART):
             raise CaseError(
                 f"{lammps_input.END_RESTART}: expected a whole restart file from LAMMPS, got a part of it: the disk is "
                 "full; make room, and run the same command again"
             )
+
+
+def place(source: Path, target: Path) -> None:
+    """Make the file `source` appear as `target` too: a hard link, or a copy where there can be none."""
     if source == target:
         return
     target.unlink(missing_ok=True)

@@ -1,7 +1,9 @@
 """What a run leaves: energies of every step, samples, frames, spectra; and why it broke off, if it did."""
 
+import contextlib
 import json
 import os
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -203,9 +205,33 @@ def save_series(path: Path, series: Series) -> None:
     part = path.with_suffix(".part")
     with part.open("wb") as file:
         np.savez(file, **arrays, **{_META: np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)})
-        file.flush()
+    replace_durably(part, path)
+
+
+def replace_durably(part: Path, path: Path) -> None:
+    """Rename `part` to `path` so that a power failure leaves the whole file or what was there before.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    with part.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(part, path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some file systems cannot, and need not
+            os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a .npz is there and its checksums are right: a power failure tears files."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (FileNotFoundError, EOFError, NotImplementedError, zipfile.BadZipFile):
+        return False
 
 
 def load_series(path: Path) -> Series:
