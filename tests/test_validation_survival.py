@@ -335,17 +335,16 @@ def test_a_longer_case_goes_on_where_the_shorter_one_ended(tmp_path):
     assert load_run(output / "runs" / plan.name, plan)[0].steps == 500
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"temperature_K": 90.0}, r"another case \(temperature_K: 100.0 there, 90.0 asked for\)"),
-        ({"length_ps": 1.1}, r"another case \(length_ps: 1.2 there, 1.1 asked for\)"),
-    ],
-    ids=["temperature", "shorter"],
-)
-def test_a_directory_is_not_given_to_another_case(tmp_path, changes, message):
-    case = read_case_of(write_case(tmp_path, "ase"))
-    prepare(case, tmp_path / "report")
+def test_two_processes_do_not_work_on_one_run(tmp_path):
+    import fcntl
+
+    prepare(read_case_of(write_case(tmp_path, "ase")), tmp_path / "report")
+    run = tmp_path / "report" / "runs" / "reference-0"
+    run.mkdir(parents=True)
+    with (run / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(CaseError, match="another process works on this run"):
+            execute_one(tmp_path / "report", "reference-0")
 
 
 def test_a_run_that_says_much_on_stderr_is_not_stopped_by_it(tmp_path, monkeypatch):
