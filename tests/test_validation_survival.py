@@ -308,8 +308,9 @@ def test_a_rank_that_is_killed_is_no_verdict_and_the_run_goes_on(tmp_path, monke
     assert segments_of(output) == {}
 
 
-def test_a_planned_case_is_done_by_its_commands_in_any_order_and_collected(tmp_path, capsys):
-    path = write_case(tmp_path, "ase", equilibration_ps=0.0, length_ps=1.1)
+@pytest.mark.parametrize("engine", ["ase", "lammps"])
+def test_a_planned_case_is_done_by_its_commands_in_any_order_and_collected(tmp_path, capsys, engine):
+    path = write_case(tmp_path, engine, equilibration_ps=0.0, length_ps=1.1, checkpoint_ps=1.2)
     planned, direct = tmp_path / "planned", tmp_path / "direct"
     assert main(["validate", str(path), "--plan", "-o", str(planned)]) == 0
     commands = (planned / "commands.txt").read_text().splitlines()
@@ -363,24 +364,3 @@ def test_a_run_that_says_much_on_stderr_is_not_stopped_by_it(tmp_path, monkeypat
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
-    with pytest.raises(CaseError, match=message):
-        prepare(case.replace(**changes), tmp_path / "report")
-    save_morse(tmp_path / "morse.pt", break_at=1)  # another artifact under the same name
-    placed = (tmp_path / "report" / "models" / "morse.pt").read_bytes()
-    with pytest.raises(CaseError, match=r"another case \(morse: another file there"):
-        prepare(case, tmp_path / "report")
-    assert (
-        tmp_path / "report" / "models" / "morse.pt"
-    ).read_bytes() == placed  # refused before anything is touched
-
-
-def test_two_processes_do_not_work_on_one_run(tmp_path):
-    import fcntl
-
-    prepare(read_case_of(write_case(tmp_path, "ase")), tmp_path / "report")
-    run = tmp_path / "report" / "runs" / "reference-0"
-    run.mkdir(parents=True)
-    with (run / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(CaseError, match="another process works on this run"):
-            execute_one(tmp_path / "report", "reference-0")
