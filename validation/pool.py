@@ -6,9 +6,12 @@ Each process is the command that a cluster's scheduler would start: `mdplugin va
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from mdplugin.errors import CaseError
 from mdplugin.validation.chain import is_finished
@@ -18,6 +21,14 @@ from mdplugin.validation.progress import read_progress, show_progress
 POLL_S = 0.2
 
 
+@dataclass(frozen=True)
+class Job:
+    """A process at work on a run, and the file that takes its stderr: a pipe that nobody reads would stop it."""
+
+    process: subprocess.Popen
+    stderr: IO[str]
+
+
 def execute_runs(plans: Sequence[RunPlan], directory: Path, jobs: int, *, quiet: bool) -> None:
     """Do what is left of the runs in `directory`/runs, `jobs` at a time.
 
@@ -25,7 +36,7 @@ def execute_runs(plans: Sequence[RunPlan], directory: Path, jobs: int, *, quiet:
         CaseError: a run could not be done; the others that had started are ended, and everything is kept.
     """
     waiting = [plan for plan in plans if not is_finished(directory / "runs" / plan.name, plan)]
-    running: dict[RunPlan, subprocess.Popen] = {}
+    running: dict[RunPlan, Job] = {}
     finished = sum(plan.steps for plan in plans if plan not in waiting)
     with show_progress(sum(plan.steps for plan in plans), quiet) as reach:
         try:
@@ -34,15 +45,16 @@ def execute_runs(plans: Sequence[RunPlan], directory: Path, jobs: int, *, quiet:
                     plan = waiting.pop(0)
                     running[plan] = _start(plan, directory)
                 time.sleep(POLL_S)
-                for plan in [plan for plan, process in running.items() if process.poll() is not None]:
-                    _require_success(plan, running.pop(plan), directory)
+                for plan in [plan for plan, job in running.items() if job.process.poll() is not None]:
+                    _require_success(plan, running.pop(plan))
                     finished += plan.steps
                 reach(finished + sum(_steps_so_far(directory, plan) for plan in running))
         finally:
-            for process in running.values():
-                process.terminate()  # it ends its LAMMPS and keeps its checkpoints
-            for process in running.values():
-                process.wait()
+            for job in running.values():
+                job.process.terminate()  # it ends its LAMMPS and keeps its checkpoints
+            for job in running.values():
+                job.process.wait()
+                job.stderr.close()
 
 
 def run_command(plan: RunPlan, directory: Path) -> list[str]:
@@ -50,26 +62,26 @@ def run_command(plan: RunPlan, directory: Path) -> list[str]:
     return [sys.executable, "-P", "-m", "mdplugin", "validate", "--run", plan.name, "-o", str(directory)]
 
 
-def _start(plan: RunPlan, directory: Path) -> subprocess.Popen:
+def _start(plan: RunPlan, directory: Path) -> Job:
+    stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed with the job
     process = subprocess.Popen(
         [*run_command(plan, directory.resolve()), "--parent", str(os.getpid())],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        errors="replace",
+        stderr=stderr,
     )
-    return process
+    return Job(process, stderr)
 
 
 def _steps_so_far(directory: Path, plan: RunPlan) -> int:
     return min(plan.steps, read_progress(directory / "runs" / plan.name))
 
 
-def _require_success(plan: RunPlan, process: subprocess.Popen, directory: Path) -> None:
-    message = process.stderr.read() if process.stderr else ""
-    if process.stderr:
-        process.stderr.close()
+def _require_success(plan: RunPlan, job: Job) -> None:
+    process = job.process
+    with job.stderr as file:
+        file.seek(0)
+        message = file.read()
     if process.returncode == 0:
         return
     lines = [line for line in message.splitlines() if line.startswith("mdplugin: ")] or message.splitlines()[

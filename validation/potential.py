@@ -110,6 +110,23 @@ def require_reference_precision(source: str | os.PathLike) -> None:
         )
 
 
+def hash_checkpoint(source: str | os.PathLike) -> str | None:
+    """SHA-256 of the checkpoint that a reference is, of a bundled one by its name; None for an artifact or no file.
+
+    A JSON potential's weights, which lie beside it, count too.
+    """
+    path = Path(source)
+    if not path.is_file() and str(source) in potentials.names():
+        path = potentials.path(str(source))
+    if not path.is_file() or is_artifact(path):
+        return None
+    digest = hashlib.sha256(path.read_bytes())
+    weights = path.with_suffix(".safetensors")
+    if path.suffix == ".json" and weights.is_file():
+        digest.update(weights.read_bytes())
+    return digest.hexdigest()
+
+
 def find_bundled_box(reference: str | os.PathLike) -> Path | None:
     """The bundled box of the bundled potential that `reference` is, or None."""
     name = str(reference)

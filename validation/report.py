@@ -91,12 +91,7 @@ class Report:
         lines = [f"# {title(self)}", "", summary(self), ""]
         for verdict in self.verdicts:
             lines += [f"## {verdict.label}: {verdict.outcome}", "", f"{_capital(verdict.sentence)}.", ""]
-            lines += ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-            lines += [
-                "| " + " | ".join(cell.replace("|", "\\|") for cell in row(test)) + " |"
-                for test in verdict.tests
-            ]
-            lines += [""]
+            lines += [format_table(COLUMNS, [row(test) for test in verdict.tests]), ""]
         return "\n".join([*lines, *_foot(self)]) + "\n"
 
 
@@ -124,6 +119,12 @@ def write_rdfs(measurements: dict, path: Path) -> None:
     if any(measurement.rdfs for measurement in measurements.values()):
         with path.open("w", newline="") as file:
             csv.writer(file).writerows([RDF_COLUMNS, *list_rdfs(measurements)])
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *[[cell.replace("|", "\\|") for cell in row] for row in rows]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def title(report: Report) -> str:

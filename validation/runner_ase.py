@@ -16,7 +16,7 @@ from mdplugin.errors import MDPluginError
 from mdplugin.validation.engine import BAROSTAT_FS, FRICTION_PER_FS, THERMOSTAT_FS, Engine
 from mdplugin.validation.plan import EQUILIBRATION, REVERSAL, Segment
 from mdplugin.validation.recorder import Recorder
-from mdplugin.validation.series import Failure, Series, describe_collapse
+from mdplugin.validation.series import Failure, Series, describe_collapse, is_whole
 from mdplugin.validation.systems import count_degrees_of_freedom, stop_drifting
 
 BAR = 1e5 * units.Pascal
@@ -30,6 +30,10 @@ class AseEngine(Engine):
     def write_start(self, state: Path) -> None:
         """The initial atoms at rest as a whole."""
         _write_state(state, self.atoms, 0.0)
+
+    def is_whole(self, state: Path) -> bool:
+        """See `Engine.is_whole`."""
+        return is_whole(state)
 
     def advance(self, segment: Segment, start: Path, scratch: Path, end: Path) -> Series:
         """Run a segment; see `Engine.advance`."""
@@ -87,7 +91,7 @@ class AseEngine(Engine):
     ) -> Failure | None:
         """Sample every step from `first` on; stop at the first state that is not worth another."""
         atoms, states = dynamics.atoms, dynamics.irun(steps)
-        degrees_of_freedom = recorder.degrees_of_freedom
+        degrees_of_freedom, explosion_K = recorder.degrees_of_freedom, self.explosion_K
         for step in range(first, first + steps + 1):
             before = time.perf_counter()
             try:
@@ -101,7 +105,7 @@ class AseEngine(Engine):
             ) as error:  # the calculator refuses what the dynamics made
                 return Failure(step, str(error))
             potential, kinetic = recorder.last_energies
-            if reason := describe_collapse(potential, kinetic, degrees_of_freedom):
+            if reason := describe_collapse(potential, kinetic, degrees_of_freedom, explosion_K):
                 return Failure(step, reason)
             self.reach(step)
         return None

@@ -14,7 +14,14 @@ from mdplugin.errors import CaseError
 from mdplugin.validation import lammps_input
 from mdplugin.validation.case import REFERENCE
 from mdplugin.validation.engine import Engine
-from mdplugin.validation.lammps_output import count_lines, last_step, read_dump, read_table
+from mdplugin.validation.lammps_output import (
+    count_lines,
+    is_whole_restart,
+    last_step,
+    read_dump,
+    read_table,
+    speaks_of_dynamics,
+)
 from mdplugin.validation.plan import REVERSAL, Segment
 from mdplugin.validation.recorder import recording_steps
 from mdplugin.validation.series import Failure, Series, find_collapse
@@ -36,6 +43,10 @@ class LammpsEngine(Engine):
         """The initial atoms as a data file (told from restart files by its first line)."""
         state.write_text(lammps_input.write_data(self.atoms))
 
+    def is_whole(self, state: Path) -> bool:
+        """See `Engine.is_whole`."""
+        return is_whole_restart(state)
+
     def advance(self, segment: Segment, start: Path, scratch: Path, end: Path) -> Series:
         """Run a segment; see `Engine.advance`."""
         with start.open("rb") as file:
@@ -52,10 +63,10 @@ class LammpsEngine(Engine):
         return series
 
     def _execute(self, scratch: Path) -> str | None:
-        """Run the input; LAMMPS's error message, or None.
+        """Run the input; what LAMMPS says of dynamics that went wrong, or None.
 
         Raises:
-            CaseError: it was killed, or refused the input.
+            CaseError: it was killed, refused the input, or ended for another reason than the dynamics.
         """
         command = [sys.executable, "-P", "-m", "mdplugin.validation.lammps_process", "segment.in", LOG]
         energies = scratch / lammps_input.ENERGIES
@@ -77,6 +88,11 @@ class LammpsEngine(Engine):
             raise CaseError(  # memory, a person, a scheduler: says nothing about the potential
                 f"LAMMPS was killed ({message}) after step {last_step(energies)} of a segment: nothing can be said; "
                 "run the same command again, it goes on from the last checkpoint"
+            )
+        if not speaks_of_dynamics(message):
+            raise CaseError(
+                f"LAMMPS broke off after step {last_step(energies)} of a segment for a reason that is not the "
+                f"potential's ({message}): remove it and run the same command again, it goes on from the last checkpoint"
             )
         return message
 
@@ -105,7 +121,7 @@ class LammpsEngine(Engine):
         rows = rows[np.append(True, np.diff(rows[:, 0]) > 0)[: len(rows)]]
         steps, time_ps, potential, kinetic, conserved, wall = rows.T
         degrees_of_freedom = count_degrees_of_freedom(self.atoms)
-        failure = find_collapse(potential, kinetic, degrees_of_freedom)
+        failure = find_collapse(potential, kinetic, degrees_of_freedom, self.explosion_K)
         if failure is None and message is not None:
             failure = Failure(int(steps[-1]) + 1 if len(steps) else 0, message)
         samples = read_table(scratch / lammps_input.SAMPLES, 9)
@@ -145,7 +161,7 @@ class LammpsEngine(Engine):
         return power_spectra(velocities, self.atoms.numbers, segment.timestep_fs * segment.velocity_every)
 
     def _require_whole(self, segment: Segment, scratch: Path, total: int) -> None:
-        """Raise CaseError if a run that ended well left another number of lines: LAMMPS ignores a full disk."""
+        """Raise CaseError if a run that ended well left a file that is not whole: LAMMPS ignores a full disk."""
         frame = lammps_input.DUMP_HEADER_LINES + len(self.atoms)
         sample_every, frame_every = recording_steps(self.case, segment)
         turns = 1 if segment.phase == REVERSAL else 0
@@ -163,6 +179,11 @@ class LammpsEngine(Engine):
                     f"{name}: expected {lines} lines from LAMMPS, got {found}: the disk is full; make room, and run "
                     "the same command again"
                 )
+        if not is_whole_restart(scratch / lammps_input.END_RESTART):
+            raise CaseError(
+                f"{lammps_input.END_RESTART}: expected a whole restart file from LAMMPS, got a part of it: the disk is "
+                "full; make room, and run the same command again"
+            )
 
 
 def place(source: Path, target: Path) -> None:

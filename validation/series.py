@@ -1,7 +1,9 @@
 """What a run leaves: energies of every step, samples, frames, spectra; and why it broke off, if it did."""
 
+import contextlib
 import json
 import os
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -9,8 +11,6 @@ from pathlib import Path
 import ase
 import numpy as np
 from ase import units
-
-from mdplugin.validation.limits import LIMITS
 
 _META = "meta"
 
@@ -128,22 +128,24 @@ class Series:
         return 2 * self.kinetic_eV / (self.degrees_of_freedom * units.kB)
 
 
-def describe_collapse(potential_eV: float, kinetic_eV: float, degrees_of_freedom: int) -> str | None:
-    """Why a state is not worth another step, or None."""
+def describe_collapse(
+    potential_eV: float, kinetic_eV: float, degrees_of_freedom: int, explosion_K: float
+) -> str | None:
+    """Why a state is not worth another step, or None; above `explosion_K` it is not."""
     if not (np.isfinite(potential_eV) and np.isfinite(kinetic_eV)):
         return f"energy is not finite (potential {potential_eV:g} eV, kinetic {kinetic_eV:g} eV)"
-    temperature, limit = 2 * kinetic_eV / (degrees_of_freedom * units.kB), LIMITS["explosion_K"].value
-    if temperature > limit:
-        return f"temperature {temperature:.4g} K is above {limit:g} K: the system explodes"
+    temperature = 2 * kinetic_eV / (degrees_of_freedom * units.kB)
+    if temperature > explosion_K:
+        return f"temperature {temperature:.4g} K is above {explosion_K:g} K: the system explodes"
     return None
 
 
 def find_collapse(
-    potential_eV: np.ndarray, kinetic_eV: np.ndarray, degrees_of_freedom: int
+    potential_eV: np.ndarray, kinetic_eV: np.ndarray, degrees_of_freedom: int, explosion_K: float
 ) -> Failure | None:
     """The first step that is not finite or too hot."""
     for step, (potential, kinetic) in enumerate(zip(potential_eV, kinetic_eV, strict=True)):
-        if reason := describe_collapse(potential, kinetic, degrees_of_freedom):
+        if reason := describe_collapse(potential, kinetic, degrees_of_freedom, explosion_K):
             return Failure(step, reason)
     return None
 
@@ -204,9 +206,33 @@ def save_series(path: Path, series: Series) -> None:
     part = path.with_suffix(".part")
     with part.open("wb") as file:
         np.savez(file, **arrays, **{_META: np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)})
-        file.flush()
+    replace_durably(part, path)
+
+
+def replace_durably(part: Path, path: Path) -> None:
+    """Rename `part` to `path` so that a power failure leaves the whole file or what was there before.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    with part.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(part, path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some file systems cannot, and need not
+            os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a .npz is there and its checksums are right: a power failure tears files."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (FileNotFoundError, EOFError, NotImplementedError, zipfile.BadZipFile):
+        return False
 
 
 def load_series(path: Path) -> Series:

@@ -28,7 +28,7 @@ from mdplugin.validation.systems import Structure
 from mdplugin.validation.verdict import Findings, judge, require_sound_reference
 from mdplugin.validation.workspace import MODELS, RUNS, make_engine, prepare, read_prepared
 
-N_FRAMES = 20  # of each run, for what needs the potentials themselves
+N_FRAMES = 40  # of each run, for what needs the potentials themselves
 
 
 def validate(

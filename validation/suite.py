@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mdplugin.bench.table import NOTHING, format_table
 from mdplugin.errors import CaseError
 from mdplugin.validation.comparison import Outcome, find_worst
 from mdplugin.validation.figures import find_figures
 from mdplugin.validation.page import render_page
-from mdplugin.validation.report import REPORT_HTML, REPORT_MARKDOWN, Report, page_content
+from mdplugin.validation.report import REPORT_HTML, REPORT_MARKDOWN, Report, format_table, page_content
 from mdplugin.validation.stage import open_stage
 
 
@@ -25,7 +24,7 @@ def write_suite(reports: Sequence[Report], directory: Path) -> None:
         f"{label} {find_worst(filter(None, found))}" for label, found in rows
     )
     sections = [page_content(report, find_figures(report.directory)) for report in reports]
-    cells = [[label, *(str(each or NOTHING) for each in found)] for label, found in rows]
+    cells = [[label, *(str(each or "-") for each in found)] for label, found in rows]
     table = format_table(["", *names], cells)
     try:
         with open_stage(directory, last=REPORT_HTML) as stage:

@@ -1,13 +1,14 @@
 """A case's directory: what its runs need, written once; and the execution of one run in it.
 
-DIR/case.json      the case and the hashes of what it uses
-DIR/models/        LABEL.pt of every candidate, reference.pt
+DIR/case.json      the case and the hashes of what it uses:
+                   sha256: content of models/*.pt by label, bytes of the structure; of labels that it has had, too
+                   checkpoint_sha256: of the reference's checkpoint; null for an artifact; older directories lack it
+DIR/models/        LABEL.pt of every candidate, reference.pt; copies, so that who writes into a model changes no case
 DIR/structure.*    a copy
 DIR/runs/NAME/     see chain.py
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,27 +22,27 @@ from mdplugin.validation.case import REFERENCE, Case
 from mdplugin.validation.case_file import describe_case, parse_case
 from mdplugin.validation.chain import execute_run
 from mdplugin.validation.engine import Engine
+from mdplugin.validation.limits import set_limits
 from mdplugin.validation.plan import RunPlan, plan_runs
 from mdplugin.validation.potential import (
     Potential,
     export_reference,
+    hash_checkpoint,
     hash_file,
     is_artifact,
     require_elements,
     require_reference_precision,
 )
-from mdplugin.validation.runner_lammps import LammpsEngine, place
+from mdplugin.validation.runner_lammps import LammpsEngine
+from mdplugin.validation.series import replace_durably
 from mdplugin.validation.stage import exit_when_terminated
 from mdplugin.validation.systems import Structure, draw_velocities, find_structure
 
 SCHEMA = 1
 CASE_FILE, MODELS, RUNS = "case.json", "models", "runs"
-MAY_GROW = (
-    "length_ps",
-    "replicas",
-    "models",
-    "limits",
-)  # what a directory's case may change without starting anew
+STRUCTURE = "structure"  # the structure's key among the hashes
+# what a directory's case may change without starting anew; of the limits all but the one that ends runs
+MAY_GROW = ("length_ps", "replicas", "models", "limits")
 
 
 def prepare(case: Case, directory: Path, trust: bool = False) -> None:
@@ -53,76 +54,142 @@ def prepare(case: Case, directory: Path, trust: bool = False) -> None:
     Raises:
         CaseError: it holds another case; else see `validate`.
     """
+    if STRUCTURE in case.labels:
+        raise CaseError(f"models: expected files of other names than '{STRUCTURE}', got one: rename it")
     structure = find_structure(case.structure, case.reference, case.repeat)
-    manifests = [mdplugin.read_manifest(model) for model in case.models]
+    head = mdplugin.read_manifest(case.models[0]).head
     for model in case.models:
         require_elements(structure.atoms, model)
     require_reference_precision(case.reference)
     hashes = {label: content_sha256(model) for label, model in zip(case.labels, case.models, strict=True)}
-    hashes["structure"] = hash_file(structure.path)
+    hashes[STRUCTURE] = hash_file(structure.path)
     if is_artifact(case.reference):
         hashes[REFERENCE] = content_sha256(case.reference)
-    _require_same_case(case, hashes, directory)
+    checkpoint = hash_checkpoint(case.reference)
+    record = _read_record(directory) if (directory / CASE_FILE).is_file() else None
+    if record is not None:
+        _require_same_case(case, hashes, checkpoint, record, directory)
+        hashes = {**record["sha256"], **hashes}
+        checkpoint = checkpoint or record.get("checkpoint_sha256")
     try:
         (directory / MODELS).mkdir(parents=True, exist_ok=True)
         for label, model in zip(case.labels, case.models, strict=True):
-            place(Path(model).resolve(), directory.resolve() / MODELS / f"{label}.pt")
+            _copy(Path(model), directory / MODELS / f"{label}.pt")
         reference = directory / MODELS / f"{REFERENCE}.pt"
-        if not reference.is_file():
-            export_reference(case.reference, reference, manifests[0].head, trust)
+        if record is not None and reference.is_file():
+            _require_prepared(reference, content_sha256(reference), hashes.get(REFERENCE))
+        else:
+            part = reference.with_name(f".{reference.name}")
+            export_reference(case.reference, part, head, trust)
+            replace_durably(part, reference)
         hashes[REFERENCE] = content_sha256(reference)
         require_elements(structure.atoms, reference)
-        shutil.copyfile(structure.path, directory / f"structure{structure.path.suffix}")
-        _write_case(case, hashes, directory / CASE_FILE)
+        _copy(structure.path, directory / f"structure{structure.path.suffix}")
+        _write_record(case, hashes, checkpoint, directory / CASE_FILE)
     except OSError as error:
         raise CaseError(
             f"cannot write {directory}: {error.strerror or error}; make room, or choose a writable directory with -o"
         ) from error
 
 
-def _require_same_case(case: Case, hashes: dict[str, str], directory: Path) -> None:
-    """Raise CaseError if `directory` holds a case that is not this one, grown at most."""
-    path = directory / CASE_FILE
-    if not path.is_file():
-        return
-    stored = json.loads(path.read_text())
-    old, new = stored["case"], describe_case(case)
-    changed = [name for name in new if name not in MAY_GROW and name not in ("reference", "structure")]
-    changed = [name for name in changed if new[name] != old.get(name)]
-    changed += [name for name, value in stored["sha256"].items() if name in hashes and hashes[name] != value]
+def _copy(source: Path, target: Path) -> None:
+    """Make `target` a copy of `source`, whole or not at all, also of itself or where it was a link."""
+    part = target.with_name(f".{target.name}")
+    shutil.copyfile(source, part)
+    replace_durably(part, target)
+
+
+def _require_same_case(
+    case: Case, hashes: dict[str, str], checkpoint: str | None, record: dict, directory: Path
+) -> None:
+    """Raise CaseError if `record`, which `directory` holds, is not of this case, grown at most."""
+    old, new = record["case"], describe_case(case)
+    kept = [name for name in new if name not in MAY_GROW and name not in (REFERENCE, STRUCTURE)]
+    changed = [name for name in kept if new[name] != old.get(name)]
     changed += [name for name in ("length_ps", "replicas") if new[name] < old[name]]
-    if changed:
-        name = changed[0]
+    if set_limits(old["limits"])["explosion_K"].value != case.limit_table["explosion_K"].value:
+        changed.append("limits")
+    changes = [(name, old.get(name), new[name]) for name in changed]
+    files = [name for name, value in record["sha256"].items() if hashes.get(name, value) != value]
+    if REFERENCE not in hashes and not _is_same_checkpoint(case, checkpoint, record):
+        files.append(REFERENCE)
+    asked = {**dict(zip(case.labels, case.models, strict=True)), REFERENCE: case.reference}
+    changes += [(name, "another file", asked.get(name, case.structure)) for name in files]
+    if changes:
+        name, there, wanted = changes[0]
         raise CaseError(
-            f"{directory} holds another case ({name}: {old.get(name, 'another file')} there, "
-            f"{new.get(name, 'another file')} asked for): choose another directory with -o, or remove it"
+            f"{directory} holds another case ({name}: {there} there, {wanted} asked for): choose another directory "
+            "with -o, or remove it"
         )
 
 
-def _write_case(case: Case, hashes: dict[str, str], path: Path) -> None:
+def _is_same_checkpoint(case: Case, checkpoint: str | None, record: dict) -> bool:
+    """Whether a reference that is no artifact is the recorded one: by its hash, by its name where one is unknown."""
+    if checkpoint is None or "checkpoint_sha256" not in record:
+        return Path(case.reference).name == Path(record["case"]["reference"]).name
+    return checkpoint == record["checkpoint_sha256"]
+
+
+def _require_prepared(path: Path, found: str, prepared: str | None) -> None:
+    """Raise CaseError if a file's hash is not the one of `prepare`; old directories may not know that."""
+    if prepared is not None and found != prepared:
+        raise CaseError(
+            f"{path}: expected the file that the case was prepared with (SHA-256 {prepared[:16]}...), got another "
+            f"({found[:16]}...): restore it, or remove it and give the case's `mdplugin validate` command again"
+        )
+
+
+def _write_record(case: Case, hashes: dict[str, str], checkpoint: str | None, path: Path) -> None:
+    record = {
+        "schema": SCHEMA,
+        "case": describe_case(case),
+        "sha256": hashes,
+        "checkpoint_sha256": checkpoint,
+    }
     part = path.with_suffix(".part")
-    part.write_text(
-        json.dumps({"schema": SCHEMA, "case": describe_case(case), "sha256": hashes}, indent=1) + "\n"
+    part.write_text(json.dumps(record, indent=1) + "\n")
+    replace_durably(part, path)
+
+
+def _read_record(directory: Path) -> dict:
+    """What `_write_record` wrote.
+
+    Raises:
+        CaseError: there is none.
+    """
+    try:
+        record = json.loads((directory / CASE_FILE).read_text())
+        if record["schema"] != SCHEMA:
+            raise ValueError(f"schema {record['schema']}")
+        return {"case": record["case"], "sha256": record["sha256"], **record}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _no_prepared_directory(directory, error) from error
+
+
+def _no_prepared_directory(directory: Path, error: Exception) -> CaseError:
+    return CaseError(
+        f"{directory}: expected a directory that `mdplugin validate ... -o DIR` made, got {error}"
     )
-    os.replace(part, path)
 
 
 def read_prepared(directory: Path) -> tuple[Case, Structure]:
     """The case of a directory that `prepare` made, with its own copy of the structure.
 
     Raises:
-        CaseError: it is none.
+        CaseError: it is none, or one of its files is not what it was.
+        ArtifactError: a model is not there, or damaged.
     """
+    record = _read_record(directory)
+    case = parse_case(record["case"], str(directory / CASE_FILE))
     try:
-        stored = json.loads((directory / CASE_FILE).read_text())
-        if stored["schema"] != SCHEMA:
-            raise ValueError(f"schema {stored['schema']}")
-        case = parse_case(stored["case"], str(directory / CASE_FILE))
         (path,) = directory.glob("structure.*")
-    except (OSError, ValueError, KeyError) as error:
-        raise CaseError(
-            f"{directory}: expected a directory that `mdplugin validate ... -o DIR` made, got {error}"
-        ) from error
+    except ValueError as error:
+        raise _no_prepared_directory(directory, error) from error
+    hashes = record["sha256"]
+    _require_prepared(path, hash_file(path), hashes.get(STRUCTURE))
+    for label in (REFERENCE, *case.labels):
+        model = directory / MODELS / f"{label}.pt"
+        _require_prepared(model, content_sha256(model), hashes.get(label))
     return case, find_structure(path, case.reference, case.repeat)
 
 

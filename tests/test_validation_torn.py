@@ -1,0 +1,62 @@
+"""A power failure: what a run commits is on the disk, and a file that it tore is made again."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from test_validation_survival import assert_same, read_case_of, segments_of, write_case
+
+from mdplugin.cli import main
+from mdplugin.validation.workspace import execute_one, prepare
+
+
+def make_empty(path):
+    path.write_bytes(b"")
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def blank(path):
+    """Of the right size, but a page that the disk never saw."""
+    data = path.read_bytes()
+    path.write_bytes(data[:200] + bytes(200) + data[400:])
+
+
+@pytest.mark.parametrize("engine", ["ase", "lammps"])
+@pytest.mark.parametrize("tear", [make_empty, cut_short, Path.unlink], ids=["empty", "cut", "gone"])
+def test_files_that_a_power_failure_tore_are_made_again_bit_for_bit(tmp_path, engine, tear):
+    path = write_case(tmp_path, engine)
+    output = tmp_path / "report"
+    prepare(read_case_of(path), output)
+    execute_one(output, "reference-0")
+    done, run = segments_of(output), output / "runs" / "reference-0"
+    for file in [*run.glob("state-000[12].*"), run / "segment-0003.npz"]:
+        tear(file)
+    if engine == "ase":
+        blank(run / "segment-0000.npz")
+    assert main(["validate", "--collect", "-o", str(output)]) == 3  # says that it is not done
+    execute_one(output, "reference-0")
+    assert_same(segments_of(output), done)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_state_is_on_the_disk_before_the_series_that_commits_it(tmp_path, monkeypatch):
+    case = read_case_of(write_case(tmp_path, "ase"))
+    prepare(case, tmp_path / "report")
+    done, fsync, replace = [], os.fsync, os.replace
+
+    def name(descriptor):
+        return Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
+
+    monkeypatch.setattr(os, "fsync", lambda number: (done.append(name(number)), fsync(number)))
+    monkeypatch.setattr(
+        os, "replace", lambda source, target: (done.append(f"-> {target.name}"), replace(source, target))
+    )
+    execute_one(tmp_path / "report", "reference-0")
+    assert done[:6] == [
+        "state.npz", "-> state-0000.npz", "reference-0",
+        "segment-0000.part", "-> segment-0000.npz", "reference-0",
+    ]  # fmt: skip
