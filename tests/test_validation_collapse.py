@@ -21,6 +21,7 @@ OF_DYNAMICS = (
     "Non-numeric atom coords - simulation unstable",
     "Non-numeric box dimensions - simulation unstable",
     "Non-numeric positions - simulation unstable",
+    "Variable conserved: Non-numeric variable value in variable formula",
     "Fix npt has tilted box too far in one step - periodic cell is too far from equilibrium state",
     "Domain too large for neighbor bins",
     "Cannot use neighbor bins - box size << cutoff",
@@ -83,7 +84,7 @@ def test_what_the_machine_ends_is_no_result_and_the_run_goes_on(tmp_path, monkey
     assert list(segments_of(output)) == ["reference-0/segment-0000.npz"]
     monkeypatch.undo()
     execute_one(output, "reference-0")
-    assert len(segments_of(output)) == 4
+    assert len(segments_of(output)) == len(plan_runs(read_case_of(path))[0].segments)
 
 
 def execute_broken_run(directory, engine, explosion_K):

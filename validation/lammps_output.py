@@ -13,7 +13,7 @@ _COLLAPSE = re.compile(
     r"Fix halt condition for fix-id explosion met"
     r"|mace/quant: .* gives an energy or a force that is not finite"
     r"|Lost atoms: "
-    r"|Non-numeric (pressure|atom coords|box dimensions|positions)"
+    r"|Non-numeric (pressure|atom coords|box dimensions|positions|variable value)"
     r"|Atoms have moved too far apart"
     r"|tilted box too far in one step"
     # a box that runs away or shrinks to nothing, atoms that fall into each other
