@@ -43,7 +43,7 @@ class Setting:
 _RUN = ("fp32", "w8a16-calibrated", "w8-calibrated", "w8", "w16", "bf16", "fp16", "w8a8-calibrated")
 SETTINGS = {
     "3bpa": Setting(
-        "3bpa_wb97x_test20.xyz.gz", "force-rmse=5meV/A,force-noise=0.1meV/A", ("3bpa-nve",), (20.0,), 3, _RUN
+        "3bpa_wb97x_test20.xyz.gz", "force-rmse=5meV/A,force-noise=0.1meV/A", ("3bpa-nve",), (20.0,), 6, _RUN
     ),
     "water": Setting(
         "water_pbe0ts_dpmd_test20.xyz.gz", "force-rmse=2meV/A,force-noise=0.1meV/A",

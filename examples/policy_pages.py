@@ -1,7 +1,8 @@
 """Results of examples/policy_tables.py -> the tables between markers in docs/.
 
 `<!-- policies:water -->` is what policies cost on a potential's test frames and in its NVE runs; `<!-- dynamics:water -->`
-what its runs of all ensembles found; `<!-- summary:water -->` the two beside the speed that `make bench-policies` measured.
+what its runs of all ensembles found; `<!-- rdf:water -->` g_OO beside DFT's; `<!-- engines:water -->` LAMMPS beside ASE;
+`<!-- summary:water -->` errors and drift beside the speed that `make bench-policies` measured.
 """
 
 import json
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from policy_artifacts import CALIBRATED, SETTINGS, TUNED, TUNING
 from policy_bounds import write_bounds
+from policy_rdf import NOT_RUN, write_rdf
 
 from mdplugin.bench.results import MDPLUGIN, read_results
 from mdplugin.bench.table import NOTHING, format_number, format_table
@@ -18,7 +20,10 @@ from mdplugin.smoothness import RESOLVED
 from mdplugin.validation.report import read_report
 from mdplugin.validation.verdict import format_estimate
 
-MARKERS = re.compile(r"(<!-- (policies|dynamics|summary):(\w+) -->\n).*?(<!-- /\2:\3 -->)", re.DOTALL)
+MARKERS = re.compile(
+    r"(<!-- (policies|dynamics|summary|rdf|engines):(\w+) -->\n).*?(<!-- /\2:\3 -->)", re.DOTALL
+)
+ENGINES = "engines.json"
 ERRORS = (
     "policy",
     "force RMSE, meV/Å",
@@ -48,8 +53,14 @@ def fill_pages(kept: Path, pages: Sequence[Path]) -> None:
 
     def fill(match: re.Match) -> str:
         begin, kind, potential, end = match.groups()
-        write = {"policies": write_errors, "dynamics": write_dynamics, "summary": write_summary}[kind]
-        return f"{begin}{write(kept, potential)}\n{end}"
+        writers = {
+            "policies": write_errors,
+            "dynamics": write_dynamics,
+            "summary": write_summary,
+            "rdf": write_rdf,
+            "engines": write_engines,
+        }
+        return f"{begin}{writers[kind](kept, potential)}\n{end}"
 
     for page in pages:
         page.write_text(MARKERS.sub(fill, page.read_text()))
@@ -126,6 +137,27 @@ def write_dynamics(kept: Path, potential: str) -> str:
         rows.append([name, *numbers, format_number(times.get(label)), *outcomes])
     notes = [_describe_runs(name, report) for name, report in reports.items()]
     return f"{format_table(header, rows)}\n\n{' '.join(notes)} {first.provenance['cpu']}; {first.provenance['finished']}."
+
+
+def write_engines(kept: Path, _: str) -> str:
+    """Each observable in LAMMPS and in ASE, of examples/engine_agreement.py."""
+    if not (kept / ENGINES).is_file():
+        return NOT_RUN
+    result = json.loads((kept / ENGINES).read_text())
+    header = ["case, observable", "LAMMPS", "ASE", "difference, σ", "limit", "within it"]
+    rows = [
+        [
+            f"{row['case']}: {row['observable']}",
+            row["LAMMPS"],
+            row["ASE"],
+            NOTHING if row["sigma"] is None else f"{row['sigma']:.1f}",
+            f"{row['limit']:.3g}",
+            row["outcome"],
+        ]
+        for row in result["rows"]
+    ]
+    machine = result["machine"]
+    return f"{format_table(header, rows)}\n\n`{result['model']}`. {machine['cpu']}; {machine['finished']}."
 
 
 def read_times(path: Path) -> dict[str, float]:

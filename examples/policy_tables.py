@@ -16,10 +16,11 @@ from pathlib import Path
 
 from policy_artifacts import COMPARED, SETTINGS, TUNING, export_policies, run, split_frames
 from policy_pages import fill_pages
+from policy_rdf import draw_rdf, keep_rdfs
 
 from mdplugin.machine import describe_machine
 from mdplugin.validation.case_file import read_case
-from mdplugin.validation.report import REPORT_HTML, REPORT_JSON
+from mdplugin.validation.report import RDFS, REPORT_HTML, REPORT_JSON
 from mdplugin.validation.study import validate
 
 
@@ -62,6 +63,9 @@ def publish(directory: Path, docs: Path) -> None:
             for file in (REPORT_JSON, REPORT_HTML, "energy.png"):
                 if (source / name / file).is_file():
                     shutil.copy(source / name / file, kept / f"{name}{Path(file).suffix}")
+            if (source / name / RDFS).is_file():
+                keep_rdfs(source / name, kept / f"{name}-rdf.csv")
+        draw_rdf(kept, potential)
     fill_pages(kept, [docs / "precision.md", docs / "validation.md", docs.parent / "README.md"])
 
 

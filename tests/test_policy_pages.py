@@ -16,7 +16,7 @@ def pages(monkeypatch):
     import policy_pages
 
     yield policy_pages
-    for name in ("policy_pages", "policy_artifacts", "policy_bounds"):
+    for name in ("policy_pages", "policy_artifacts", "policy_bounds", "policy_rdf"):
         sys.modules.pop(name, None)
 
 
@@ -54,3 +54,32 @@ def test_bounds_are_held_against_what_was_measured(pages):
     missed = ["fp32: force RMSE", "w8: force RMSE of the DFT error", "w8: NVE against float64"]
     assert [what for what, holds in found.items() if holds is False] == missed
     assert [what for what, holds in found.items() if holds is None] == ["w8-calibrated: NVE against float64"]
+
+
+def test_the_dft_s_g_oo_is_read_over_the_pairs_that_there_are(pages, tmp_path):
+    import policy_rdf
+
+    r, g = policy_rdf.read_dft()
+    # 2.83 at 2.725 Å over N^2, in bins of 0.05 Å; a parabola through five bins is smoother
+    assert abs(r[g.argmax()] - 2.725) <= 1e-9 and abs(g.max() * 63 / 64 - 2.832) <= 1e-3
+    assert policy_rdf.write_rdf(tmp_path, "water") == policy_rdf.NOT_RUN
+
+
+def test_g_oo_of_the_runs_stands_beside_the_dft_s(pages, tmp_path):
+    import policy_rdf
+
+    r, g = policy_rdf.read_dft()
+    rows = ["potential,replica,pair,r_A,g,pairs,centres"]
+    for label, factor in (("reference", 1.0), ("water-w8", 1.1)):
+        for replica in range(3):
+            rows += [
+                f"{label},{replica},O-O,{x:.3f},{factor * y + 0.001 * replica:.6g},64,640"
+                for x, y in zip(r[:124], g[:124], strict=True)
+            ]
+    (tmp_path / "water-192-nvt-rdf.csv").write_text("\n".join(rows) + "\n")
+    lines = policy_rdf.write_rdf(tmp_path, "water").splitlines()
+    peaks = {line.split("|")[1].strip(): float(line.split("|")[3].split("±")[0]) for line in lines[2:]}
+    dft = next(height for name, height in peaks.items() if name.startswith("DFT"))
+    assert abs(peaks["float64"] - dft - 0.001) <= 2e-3 and abs(peaks["w8"] - 1.1 * dft - 0.001) <= 2e-3
+    policy_rdf.draw_rdf(tmp_path, "water")
+    assert (tmp_path / "water-goo.png").read_bytes().startswith(b"\x89PNG")

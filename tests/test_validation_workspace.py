@@ -42,6 +42,17 @@ def test_a_directory_is_not_given_to_another_case(tmp_path, changes, message):
     ).read_bytes() == placed  # refused before anything is touched
 
 
+def test_npt_of_a_cluster_is_refused(tmp_path):
+    case = read_case_of(write_case(tmp_path, "ase")).replace(
+        ensemble="npt", structure="water-hexamer", observables=()
+    )
+    with pytest.raises(
+        CaseError, match=r"npt: expected .* three directions, got water-hexamer\S* with 0: it has no"
+    ):
+        prepare(case, tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+
+
 @pytest.fixture
 def checkpoint_case(tmp_path, monkeypatch):
     """A case with a checkpoint as reference, whose export is an artifact that is there already."""

@@ -57,6 +57,11 @@ def prepare(case: Case, directory: Path, trust: bool = False) -> None:
     if STRUCTURE in case.labels:
         raise CaseError(f"models: expected files of other names than '{STRUCTURE}', got one: rename it")
     structure = find_structure(case.structure, case.reference, case.repeat)
+    if case.ensemble == "npt" and not structure.atoms.pbc.all():
+        raise CaseError(
+            f"npt: expected a structure with periods in three directions, got {structure.path.name} with "
+            f"{int(structure.atoms.pbc.sum())}: it has no volume; nvt and stability need none"
+        )
     head = mdplugin.read_manifest(case.models[0]).head
     for model in case.models:
         require_elements(structure.atoms, model)

@@ -129,7 +129,7 @@ def find_shell(r: np.ndarray, g: np.ndarray) -> Shell | None:
 
 def measure_shell(rdf: Rdf, shell: Shell) -> dict[str, Estimate]:
     """Height and position of the first peak, and the number of neighbours within the shell."""
-    peaks = [_find_peak(rdf.r, g, shell) for g in rdf.g]
+    peaks = [find_peak(rdf.r, g, shell) for g in rdf.g]
     if any(peak is None for peak in peaks):
         return {name: UNKNOWN for name in ("rdf_peak_position", "rdf_peak_height", "coordination")}
     positions, heights = np.array(peaks).T
@@ -142,7 +142,7 @@ def measure_shell(rdf: Rdf, shell: Shell) -> dict[str, Estimate]:
     }
 
 
-def _find_peak(r: np.ndarray, g: np.ndarray, shell: Shell) -> tuple[float, float] | None:
+def find_peak(r: np.ndarray, g: np.ndarray, shell: Shell) -> tuple[float, float] | None:
     """Vertex of the parabola through the 5 bins around the largest value in the shell."""
     window = np.flatnonzero((r >= shell.low) & (r <= shell.high))
     if len(window) == 0:

@@ -1,0 +1,114 @@
+"""ASE beside LAMMPS: one artifact, independent runs in both, every observable judged by the validator's own tests.
+
+    python examples/engine_agreement.py --output engines [--model FILE.pt] [--cases nve nvt npt stability] [--write docs]
+
+Each case is run as `mdplugin validate` would run the artifact, in either engine, 3 replicas each; what LAMMPS's runs
+give is judged against what ASE's give, as a candidate is against float64. An hour on two cores with the defaults; give
+the same command again after an interruption. --write keeps the result in docs/policies/ and fills docs/validation.md.
+"""
+
+import argparse
+import json
+import math
+import shutil
+import sys
+from pathlib import Path
+
+from policy_pages import ENGINES, fill_pages
+
+import mdplugin
+from mdplugin.machine import describe_machine
+from mdplugin.validation.case import Case
+from mdplugin.validation.case_file import read_case
+from mdplugin.validation.comparison import Test
+from mdplugin.validation.measurement import Measurement, measure_replicas
+from mdplugin.validation.plan import plan_runs
+from mdplugin.validation.pool import execute_runs
+from mdplugin.validation.profiles import add_profiles
+from mdplugin.validation.statistics import combine_replicas, subtract
+from mdplugin.validation.study import count_jobs, load_replicas
+from mdplugin.validation.verdict import Findings, format_estimate, judge
+from mdplugin.validation.workspace import prepare, read_prepared
+
+CASES = ("nve", "nvt", "npt", "stability")
+
+
+def measure(case: Case, directory: Path) -> Measurement:
+    """Run the artifact alone, and measure what needs no reference."""
+    (label,) = case.labels
+    prepare(case, directory)
+    plans = [plan for plan in plan_runs(case) if plan.label == label]
+    execute_runs(plans, directory, count_jobs(case), quiet=False)
+    structure = read_prepared(directory)[1]
+    return measure_replicas(
+        case, structure.atoms, load_replicas(case, label, directory), case.chosen_observables
+    )
+
+
+def compare(name: str, model: Path, reference: str, directory: Path) -> list[dict]:
+    """One row for each observable of a case."""
+    cases = {
+        engine: read_case(name, models=[str(model)], reference=reference, engine=engine)
+        for engine in ("ase", "lammps")
+    }
+    ase, lammps = (measure(case, directory / name / engine) for engine, case in cases.items())
+    profiles = add_profiles(lammps, ase)
+    findings = Findings(
+        label="LAMMPS",
+        candidate={**lammps.values, **profiles[0]},
+        reference={**ase.values, **profiles[1]},
+        failures=(*ase.failures, *lammps.failures),
+        replicas=cases["ase"].replicas,
+    )
+    return [describe(name, test, findings) for test in judge(findings, cases["ase"].limit_table).tests]
+
+
+def describe(case: str, test: Test, findings: Findings) -> dict:
+    """A row; both engines' numbers where there are two, though the limit may be absolute."""
+    sides = [side.get(test.observable, []) for side in (findings.candidate, findings.reference)]
+    lammps, ase = (combine_replicas(side) if side else None for side in sides)
+    sigma = test.sigma
+    if lammps and ase:
+        difference = subtract(lammps, ase)
+        sigma = difference.value / difference.error if difference.error else math.nan
+    return {
+        "case": case,
+        "observable": f"{test.title}{f', {test.unit}' if test.unit else ''}",
+        "LAMMPS": format_estimate(lammps or test.candidate),
+        "ASE": format_estimate(ase),
+        "sigma": round(sigma, 2) if math.isfinite(sigma) else None,
+        "limit": test.limit,
+        "outcome": str(test.outcome),
+    }
+
+
+def main() -> int:
+    """Run what is asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, default=Path("engines"))
+    parser.add_argument("--model", type=Path, help="artifact (default: the bundled water in fp32)")
+    parser.add_argument("--reference", default="water", help="its checkpoint")
+    parser.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--write", type=Path, metavar="DOCS", help="publish what is there in this docs/")
+    arguments = parser.parse_args()
+    directory = arguments.output
+    directory.mkdir(parents=True, exist_ok=True)
+    model = arguments.model
+    if model is None and not (model := directory / "water-fp32.pt").is_file():
+        mdplugin.export_model("water", model, "fp32")
+    rows = []
+    for name in arguments.cases:
+        print(name, flush=True)
+        rows += compare(name, model, arguments.reference, directory)
+    result = {"command": sys.argv, "machine": describe_machine(), "model": model.name, "rows": rows}
+    (directory / ENGINES).write_text(json.dumps(result, indent=1, ensure_ascii=False))
+    if arguments.write:
+        shutil.copy(directory / ENGINES, arguments.write / "policies" / ENGINES)
+        fill_pages(arguments.write / "policies", [arguments.write / "validation.md"])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

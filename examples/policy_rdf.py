@@ -1,0 +1,97 @@
+"""g_OO of float64 and of the policies in the NVT runs, beside the DFT frames that the potential was trained on."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from policy_artifacts import SETTINGS
+
+from mdplugin.bench.table import NOTHING, format_table
+from mdplugin.validation.case import REFERENCE
+from mdplugin.validation.observables.structure import Rdf, find_peak, find_shell, measure_shell
+from mdplugin.validation.report import RDFS
+from mdplugin.validation.verdict import format_estimate
+
+DFT = Path(__file__).with_name("water_dft_goo.dat")
+N_OXYGENS = 64
+PAIR = "O-O"
+SKINNER = ("x-rays, 295 K (Skinner et al. 2014)", "2.81", "2.57", "4.84")  # n: within 3.44 Å
+NOT_RUN = "*Not run yet.*"
+
+
+def keep_rdfs(source: Path, target: Path) -> None:
+    """Copy the rows of PAIR of a report's table."""
+    with (source / RDFS).open() as read, target.open("w", newline="") as write:
+        header, *rows = csv.reader(read)
+        column = header.index("pair")
+        csv.writer(write).writerows([header, *(row for row in rows if row[column] == PAIR)])
+
+
+def read_rdfs(path: Path) -> dict[str, Rdf]:
+    """Potential -> g(r), its runs as blocks."""
+    runs: dict[str, dict[str, list]] = {}
+    with path.open() as file:
+        for row in csv.DictReader(file):
+            runs.setdefault(row["potential"], {}).setdefault(row["replica"], []).append(row)
+    rdfs = {}
+    for potential, replicas in runs.items():
+        columns = {
+            name: np.array([[float(row[name]) for row in rows] for rows in replicas.values()])
+            for name in ("r_A", "g", "pairs", "centres")
+        }
+        rdfs[potential] = Rdf(
+            PAIR, columns["r_A"][0], columns["g"], columns["pairs"], columns["centres"][:, 0]
+        )
+    return rdfs
+
+
+def read_kept(kept: Path, potential: str) -> dict[str, Rdf]:
+    """What `keep_rdfs` kept of the potential's NVT runs; empty if there are none."""
+    names = [name for name in SETTINGS[potential].cases if name.endswith("nvt")]
+    paths = [path for name in names if (path := kept / f"{name}-rdf.csv").is_file()]
+    return read_rdfs(paths[0]) if paths else {}
+
+
+def read_dft() -> tuple[np.ndarray, np.ndarray]:
+    """(n,) r in Å and g_OO over the pairs that there are."""
+    r, g = np.loadtxt(DFT).T
+    return r, g * N_OXYGENS / (N_OXYGENS - 1)
+
+
+def write_rdf(kept: Path, potential: str) -> str:
+    """First peak and shell of every policy, of DFT and of experiment."""
+    if not (rdfs := read_kept(kept, potential)):
+        return NOT_RUN
+    r, dft = read_dft()
+    position, height = find_peak(r, dft, find_shell(r, dft))
+    shell = find_shell(rdfs[REFERENCE].r, rdfs[REFERENCE].mean)
+    rows = [
+        SKINNER,
+        ("DFT, 400 frames of the training set's dynamics", f"{position:.3f}", f"{height:.3f}", NOTHING),
+    ]
+    for label, rdf in rdfs.items():
+        measured = measure_shell(rdf, shell)
+        names = ("rdf_peak_position", "rdf_peak_height", "coordination")
+        cells = [format_estimate(measured[name]) for name in names]
+        rows.append(("float64" if label == REFERENCE else label.removeprefix(f"{potential}-"), *cells))
+    return format_table(["g_OO", "first peak, Å", "its height", f"neighbours within {shell.end:.2f} Å"], rows)
+
+
+def draw_rdf(kept: Path, potential: str) -> None:
+    """The picture {potential}-goo.png: DFT as points, float64's runs as a band, policies as lines."""
+    if not (rdfs := read_kept(kept, potential)):
+        return
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(*read_dft(), "k.", markersize=4, label="DFT frames")
+    own = rdfs[REFERENCE]
+    axes.fill_between(own.r, own.g.min(axis=0), own.g.max(axis=0), color="0.7", label="float64, all runs")
+    for label, rdf in rdfs.items():
+        if label != REFERENCE:
+            axes.plot(rdf.r, rdf.mean, linewidth=0.8, label=label.removeprefix(f"{potential}-"))
+    axes.set_xlim(2, own.r[-1])
+    axes.set_xlabel("r, Å")
+    axes.set_ylabel("g(O-O)")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    figure.savefig(kept / f"{potential}-goo.png", dpi=110)
