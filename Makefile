@@ -9,7 +9,7 @@ SOURCES := $(shell find mdplugin lammps_pair validation -type f -not -name '*.py
 BENCH   := docs/benchmarks
 PUBLISH  = $(BIN)/python -P -m mdplugin.bench.publish $(BENCH) README.md docs/performance.md docs/precision.md
 
-.PHONY: setup demo test test-slow lint format bench bench-policies bench-large policies tables numerics validate clean
+.PHONY: setup demo test test-slow lint format bench bench-policies bench-large policies engines screenshot tables numerics validate clean
 
 setup: $(VENV)/.installed
 
@@ -63,6 +63,15 @@ bench-policies: setup
 policies: setup
 	$(BIN)/python examples/policy_tables.py --output policies --write docs
 
+# LAMMPS against ASE, every observable of all ensembles: the table of docs/validation.md. An hour on two cores; resumes.
+engines: setup
+	$(BIN)/python examples/engine_agreement.py --output engines --write docs
+
+# The picture of a report in README.md; needs chromium (apt-get install chromium).
+screenshot:
+	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1280,1400 \
+	    --screenshot=docs/figures/report.png file://$(CURDIR)/docs/policies/water-192-nve.html
+
 # The rows that take long: boxes of up to 100,000 atoms, and the other sizes beside mace-torch.
 # Memory is measured with the stock allocator: the tuned one keeps what was freed.
 bench-large: setup
@@ -86,4 +95,4 @@ validate: setup
 	$(BIN)/mdplugin validate all --model water-fp32.pt --reference water -o validate-all
 
 clean:
-	rm -rf $(VENV) build dist demo policies validate-all water-*.pt .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist demo policies engines validate-all water-*.pt .pytest_cache .ruff_cache

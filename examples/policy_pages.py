@@ -5,8 +5,8 @@ what its runs of all ensembles found; `<!-- rdf:water -->` g_OO beside DFT's; `<
 `<!-- summary:water -->` errors and drift beside the speed that `make bench-policies` measured.
 """
 
+import functools
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,15 +14,13 @@ from policy_artifacts import CALIBRATED, SETTINGS, TUNED, TUNING
 from policy_bounds import write_bounds
 from policy_rdf import NOT_RUN, write_rdf
 
+from mdplugin.bench.blocks import fill_blocks
 from mdplugin.bench.results import MDPLUGIN, read_results
 from mdplugin.bench.table import NOTHING, format_number, format_table
 from mdplugin.smoothness import RESOLVED
 from mdplugin.validation.report import read_report
 from mdplugin.validation.verdict import format_estimate
 
-MARKERS = re.compile(
-    r"(<!-- (policies|dynamics|summary|rdf|engines):(\w+) -->\n).*?(<!-- /\2:\3 -->)", re.DOTALL
-)
 ENGINES = "engines.json"
 ERRORS = (
     "policy",
@@ -51,19 +49,16 @@ DYNAMICS = {
 def fill_pages(kept: Path, pages: Sequence[Path]) -> None:
     """Write the tables of what lies in `kept` into the pages."""
 
-    def fill(match: re.Match) -> str:
-        begin, kind, potential, end = match.groups()
-        writers = {
-            "policies": write_errors,
-            "dynamics": write_dynamics,
-            "summary": write_summary,
-            "rdf": write_rdf,
-            "engines": write_engines,
-        }
-        return f"{begin}{writers[kind](kept, potential)}\n{end}"
-
+    writers = {
+        "policies": write_errors,
+        "dynamics": write_dynamics,
+        "summary": write_summary,
+        "rdf": write_rdf,
+        "engines": write_engines,
+    }
+    of_kept = {kind: functools.partial(write, kept) for kind, write in writers.items()}
     for page in pages:
-        page.write_text(MARKERS.sub(fill, page.read_text()))
+        page.write_text(fill_blocks(page.read_text(), of_kept, str(page)))
 
 
 def write_errors(kept: Path, potential: str) -> str:

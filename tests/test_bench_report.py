@@ -143,15 +143,15 @@ TEXT = "# Title\n<!-- bench:speed -->\nold\n<!-- /bench:speed -->\nbetween\n<!--
 def test_blocks_are_replaced_and_nothing_else():
     slower = case(allocator="stock", contenders=(contender("mdplugin", "fp32", 0.1), *case().contenders[:2]))
     measured = [results(case(), slower)]
-    filled = publish.fill_blocks(TEXT, measured, "README.md")
+    filled = publish.fill_tables(TEXT, measured, "README.md")
     assert "\nold\n" not in filled and filled.startswith("# Title\n<!-- bench:speed -->\n| network")
     assert "\n<!-- /bench:speed -->\nbetween\n<!-- bench:bounds -->\n| what" in filled
     assert "20.0 (10.0)" in filled  # the stock allocator's ratio in brackets
-    assert publish.fill_blocks(filled, measured, "README.md") == filled
+    assert publish.fill_tables(filled, measured, "README.md") == filled
 
 
 def test_without_results_a_block_says_how_to_get_them():
-    assert publish.fill_blocks(TEXT, [], "x").count("make bench") == 2
+    assert publish.fill_tables(TEXT, [], "x").count("make bench") == 2
 
 
 @pytest.mark.parametrize(
@@ -168,14 +168,14 @@ def test_a_wrong_block_is_refused_and_nothing_is_written(tmp_path, capsys, text,
     assert publish.main([str(tmp_path), str(good), str(bad)]) == 3
     assert good.read_text() == TEXT
     with pytest.raises(CaseError, match=message):
-        publish.fill_blocks(text, [], "bad.md")
+        publish.fill_tables(text, [], "bad.md")
     assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/performance.md", "docs/precision.md"])
 def test_the_tables_of_the_documents_are_those_of_the_committed_results(name):
     text = (ROOT / name).read_text()
-    assert publish.fill_blocks(text, publish.gather(ROOT / "docs" / "benchmarks"), name) == text
+    assert publish.fill_tables(text, publish.gather(ROOT / "docs" / "benchmarks"), name) == text
 
 
 def test_policies_stand_beside_fp32_and_mace_torch():

@@ -23,11 +23,11 @@ from mdplugin.validation.chain import execute_run, load_run
 from mdplugin.validation.comparison import Outcome
 from mdplugin.validation.lammps_input import write_segment
 from mdplugin.validation.plan import RunPlan, Segment, plan_runs
-from mdplugin.validation.potential import hash_file, load_potential
+from mdplugin.validation.potential import Potential, hash_file, load_potential
 from mdplugin.validation.report import read_report
 from mdplugin.validation.runner_lammps import place
 from mdplugin.validation.statistics import estimate_mean, subtract
-from mdplugin.validation.study import validate
+from mdplugin.validation.study import _note_origin, validate
 from mdplugin.validation.suite import write_suite
 from mdplugin.validation.systems import draw_velocities
 from mdplugin.validation.workspace import make_engine, prepare
@@ -385,3 +385,18 @@ def test_a_certificate_is_attached_to_the_file_that_was_judged(tmp_path, capsys)
     capsys.readouterr()
     assert main(collect) == 3
     assert "expected the artifact that was judged" in capsys.readouterr().err
+
+
+def test_an_artifact_of_another_checkpoint_is_judged_and_the_verdict_says_so(tmp_path):
+    report = validate(
+        small_case(tmp_path, engine="ase", observables=("shadow",)), tmp_path / "same", quiet=True
+    )
+    assert "was exported from" not in report.verdicts[0].sentence
+    potentials = [
+        Potential("x", source={"name": name, "sha256": name * 20}) for name in ("one.model", "other.model")
+    ]
+    (note,) = _note_origin(*potentials)
+    assert note.startswith(
+        "it was exported from one.model (one.modelone.mod), the reference from other.model"
+    )
+    assert _note_origin(potentials[0], potentials[0]) == _note_origin(Potential("toy"), potentials[0]) == ()

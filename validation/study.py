@@ -136,7 +136,7 @@ def _judge_runs(
             candidate=_chosen({**candidate.values, **extra[0]}, case),
             reference={**reference.values, **extra[1]},
             failures=candidate.failures,
-            notes=candidate.notes,
+            notes=(*candidate.notes, *_note_origin(potentials[label], potentials[REFERENCE])),
             replicas=case.replicas,
         )
         verdicts.append((findings, judge(findings, case.limit_table)))
@@ -156,6 +156,15 @@ def _judge_runs(
             f"cannot write {directory}: {error.strerror or error}; make room, the runs are kept"
         ) from error
     return report
+
+
+def _note_origin(candidate: Potential, reference: Potential) -> tuple[str, ...]:
+    """Says so if the two are not of one checkpoint: then rounding is not all that is judged."""
+    sources = [each.source for each in (candidate, reference)]
+    if None in sources or sources[0]["sha256"] == sources[1]["sha256"]:
+        return ()
+    names = [f"{source['name']} ({source['sha256'][:16]})" for source in sources]
+    return (f"it was exported from {names[0]}, the reference from {names[1]}: not rounding alone is judged",)
 
 
 def _chosen(values: dict[str, list[Estimate]], case: Case) -> dict[str, list[Estimate]]:

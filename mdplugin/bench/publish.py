@@ -3,11 +3,11 @@
 A block begins with the line <!-- bench:NAME --> and ends with <!-- /bench:NAME -->; what is between is replaced.
 """
 
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mdplugin.bench.blocks import fill_blocks
 from mdplugin.bench.bounds import format_bounds
 from mdplugin.bench.report import (
     LAMMPS_LEGEND,
@@ -24,7 +24,6 @@ from mdplugin.bench.table import NOTHING, format_number, format_table
 from mdplugin.errors import CaseError, MDPluginError
 
 NOT_MEASURED = "*Not measured yet: `make bench` fills this in.*"
-_MARKERS = re.compile(r"(<!-- bench:(\w+) -->\n).*?(<!-- /bench:\2 -->)", re.DOTALL)
 
 
 def gather(directory: Path) -> list[Results]:
@@ -32,22 +31,19 @@ def gather(directory: Path) -> list[Results]:
     return [read_results(path) for path in sorted(directory.glob("*.json"))]
 
 
-def fill_blocks(text: str, results: Sequence[Results], where: str) -> str:
-    """The text with fresh blocks.
+def fill_tables(text: str, results: Sequence[Results], where: str) -> str:
+    """The text with fresh tables.
 
     Raises:
         CaseError: a block that nobody knows, or no block at all.
     """
-    if not _MARKERS.search(text):
-        raise CaseError(f"{where}: expected a block <!-- bench:NAME --> ... <!-- /bench:NAME -->, got none")
 
-    def replace(match: re.Match) -> str:
-        begin, name, end = match.groups()
+    def write(name: str) -> str:
         if name not in BLOCKS:
             raise CaseError(f"{where}: expected a block of {', '.join(BLOCKS)}, got '{name}'")
-        return f"{begin}{write_block(name, results)}\n{end}"
+        return write_block(name, results)
 
-    return _MARKERS.sub(replace, text)
+    return fill_blocks(text, {"bench": write}, where)
 
 
 def write_block(name: str, results: Sequence[Results]) -> str:
@@ -162,7 +158,7 @@ def main(arguments: list[str]) -> int:
     directory, *files = map(Path, arguments)
     try:
         results = gather(directory)
-        texts = [fill_blocks(file.read_text(), results, str(file)) for file in files]
+        texts = [fill_tables(file.read_text(), results, str(file)) for file in files]
     except (MDPluginError, OSError) as error:
         print(f"publish: {error}", file=sys.stderr)
         return 3
