@@ -28,7 +28,7 @@ def test_a_pass_says_of_how_many_tests():
     verdict = judge(make_findings(drift=0.1 * FLOOR, error=0.05 * FLOOR), LIMITS)
     assert verdict.outcome == "pass"
     assert verdict.sentence.startswith(
-        "pass: within the stated limits of float64 in all 3 tests (drift 0.001 ± "
+        "pass: within the stated limits of float64 in all 3 tests (drift 0.00100 ± "
     )
 
 
@@ -43,7 +43,7 @@ def test_short_runs_are_inconclusive_and_say_how_much_longer():
 def test_a_failure_says_what_is_too_large_against_what():
     verdict = judge(make_findings(drift=10 * FLOOR, error=0.1 * FLOOR), LIMITS)
     assert verdict.outcome == "fail"
-    assert verdict.sentence.startswith("fail: drift of the conserved energy is 0.1 ± ")
+    assert verdict.sentence.startswith("fail: drift of the conserved energy is 0.10000 ± ")
     assert verdict.sentence.endswith(", allowed 0.01")
 
 
@@ -87,12 +87,12 @@ SOUND = {"drift_ratio": [Estimate(0.1)] * 3, "temperature": [Estimate(1.0, 0.01,
         (
             {"energy_drift": [Estimate(0.5, 0.1, 9)] * 3},
             (),
-            "drifts by 0.5 ± 0.056 meV/atom/ps, allowed 0.01",
+            "drifts by 0.500 ± 0.056 meV/atom/ps, allowed 0.01",
         ),
         (
             {"gradient": [Estimate(1.001, 1e-5, 9)] * 3},
             (),
-            "has forces that are 1.001 ± .* the gradient of its energy",
+            "has forces that are 1.0010000 ± .* the gradient of its energy",
         ),
         ({"kinetic_p_value": [Estimate(1e-3)] * 3}, (), "has kinetic energies that are not canonical"),
         (
@@ -100,7 +100,7 @@ SOUND = {"drift_ratio": [Estimate(0.1)] * 3, "temperature": [Estimate(1.0, 0.01,
             (),
             r"as dt\^0.5 ± 0.06, velocity Verlet's as dt\^2",
         ),
-        ({"temperature": [Estimate(1.3, 0.01, 9)] * 3}, (), "is at 390 ± 1.7 K, the thermostat at 300 K"),
+        ({"temperature": [Estimate(1.3, 0.01, 9)] * 3}, (), "is at 390.0 ± 1.7 K, the thermostat at 300 K"),
     ],
     ids=["failure", "ratio", "drift", "gradient", "distribution", "exponent", "temperature"],
 )
@@ -112,5 +112,8 @@ def test_a_reference_that_is_not_sound_fails_the_case(changes, failures, message
 
 def test_numbers_are_printed_with_their_errors():
     assert format_estimate(Estimate(1.23456, 0.0123)) == "1.235 ± 0.012"
+    assert format_estimate(Estimate(-7.698e-05, 1.61e-4)) == "-0.00008 ± 0.00016"
+    assert format_estimate(Estimate(1234.5, 67.8)) == "1234 ± 68"
+    assert format_estimate(Estimate(0.5, 1.5e-12)) == "0.5 ± 1.5e-12"
     assert format_estimate(Estimate(3.0)) == "3"
     assert format_estimate(Estimate(math.nan, math.nan)) == format_estimate(None) == "-"

@@ -14,6 +14,7 @@ from mdplugin.validation.statistics import Estimate, combine_replicas, scale
 
 P_VALUE = "kinetic_p_value"
 COMPLETED = "completed"
+MAX_DECIMALS = 7  # smaller errors have an exponent
 MAX_NAMED = 3  # undecided tests in the sentence; the table has them all
 
 
@@ -198,8 +199,12 @@ def describe_failure(test: Test) -> str:
 
 
 def format_estimate(estimate: Estimate | None) -> str:
-    """`0.0123 ± 0.004`."""
+    """`0.0123 ± 0.0040`: two digits of the error, and the number as far; four digits where there is no error."""
     if estimate is None or not math.isfinite(estimate.value):
         return "-"
-    error = f" ± {estimate.error:.2g}" if math.isfinite(estimate.error) and estimate.error > 0 else ""
-    return f"{estimate.value:.4g}{error}"
+    if not (math.isfinite(estimate.error) and estimate.error > 0):
+        return f"{estimate.value:.4g}"
+    decimals = max(0, 1 - math.floor(math.log10(estimate.error)))
+    if decimals > MAX_DECIMALS:
+        return f"{estimate.value:.4g} ± {estimate.error:.2g}"
+    return f"{estimate.value:.{decimals}f} ± {estimate.error:.{decimals}f}"
