@@ -80,7 +80,7 @@ def estimate_mean_of_few(values: np.ndarray) -> Estimate:
     values = np.asarray(values, dtype=np.float64)
     if len(values) < MIN_BLOCKS or not np.isfinite(values).all():
         return UNKNOWN
-    tau = integrated_autocorrelation(values)
+    tau = _correlate_few(values - values.mean(), n_fitted=1)
     return Estimate(
         float(values.mean()), float(stats.sem(values) * math.sqrt(tau)), max(1.0, len(values) / tau - 1)
     )
@@ -91,8 +91,23 @@ def fit_slope_to_few(time: np.ndarray, values: np.ndarray) -> Estimate:
     if len(values) < MIN_BLOCKS or not np.isfinite(values).all():
         return UNKNOWN
     fit = stats.linregress(time, values)
-    tau = integrated_autocorrelation(detrend(time, values))
+    tau = _correlate_few(detrend(time, values), n_fitted=2)
     return Estimate(float(fit.slope), float(fit.stderr * math.sqrt(tau)), max(1.0, len(values) / tau - 2))
+
+
+def _correlate_few(residuals: np.ndarray, n_fitted: int) -> float:
+    """tau of a few residuals (n,) of a mean (`n_fitted` 1) or a line (2): no less than AR(1) noise of their r(1) has.
+
+    The sum over lags alone misses so much that intervals of 95 % from 40 samples with r(1) = 0.5 covered 80 to 83 %.
+    The fit of a mean takes (1 + 4 r) / n from r(1) (Marriott and Pope, Biometrika 41, 390 (1954)), that of a line, as
+    measured, (2 + 5 r) / n.
+    """
+    n, square = len(residuals), float(residuals @ residuals)
+    if not square > 0:
+        return 1.0
+    r = float(residuals[1:] @ residuals[:-1]) / square
+    r = min(r + (n_fitted + (n_fitted + 3) * r) / n, 1 - 2 / n)  # tau is not above n
+    return max((1 + r) / (1 - r), integrated_autocorrelation(residuals))
 
 
 def _count_blocks(coarse: np.ndarray) -> int:
