@@ -314,3 +314,56 @@ def forces_of(atoms):
     copy = atoms.copy()
     copy.calc = Argon()
     return copy.get_forces()
+
+
+def test_the_change_of_the_momentum_is_its_largest_against_that_of_a_thermal_particle_of_the_whole_mass():
+    atoms = ase.Atoms("ArXe", positions=[[0, 0, 0], [4, 0, 0]])
+    time = np.linspace(0, 2, 101)
+    # P0 + A sin(pi t): largest change A at t = 1/2, none at the end
+    start, change = np.array([5.0, -3.0, 2.0]), np.array([2.0, 3.0, -6.0])  # |A| = 7
+    series = make_series(
+        np.zeros((0, 2, 3)), np.eye(3), momentum=start + np.outer(np.sin(np.pi * time), change)
+    )
+    measured = conservation.measure_momentum(series, atoms, 300.0)
+    thermal = np.sqrt(3 * (39.95 + 131.293) * units.kB * 300)
+    assert abs(measured.value * thermal - 7) <= 1e-3 and measured.error == 0  # masses of 4 digits
+    still = make_series(np.zeros((0, 2, 3)), np.eye(3), momentum=np.tile(start, (101, 1)))
+    assert conservation.measure_momentum(still, atoms, 300.0).value == 0
+
+
+def test_the_change_of_the_angular_momentum_is_its_largest_against_that_of_a_thermal_rotation():
+    """A dumbbell about its centre of mass has sum m r^2 = mu d^2; its L turns by an angle, with its length kept."""
+    atoms = ase.Atoms("ArXe", positions=[[1, 2, 3], [5, 2, 3]])  # the origin does not matter
+    angle = np.linspace(0, np.pi / 3, 50)
+    turning = 4.0 * np.stack([np.cos(angle), np.sin(angle), 0 * angle], axis=1)
+    series = make_series(np.zeros((0, 2, 3)), np.eye(3), angular_momentum=turning)
+    measured = conservation.measure_angular_momentum(series, atoms, 300.0)
+    reduced_mass = 39.95 * 131.293 / (39.95 + 131.293)
+    # the chord of 60 degrees is the radius, though |L| does not change at all
+    assert abs(measured.value * np.sqrt(units.kB * 300 * reduced_mass * 4**2) - 4.0) <= 1e-3
+    assert measured.error == 0
+
+
+def test_a_force_of_known_torque_changes_both_momenta_as_integrated(tmp_path):
+    """A constant force on one of two free atoms: P = F t, and L about the centre of mass = m1 m2 / M |r x (v2 - v1)|."""
+    force, steps, timestep_fs = 0.01, 300, 1.0
+    atoms = ase.Atoms("Ar2", positions=[[0, 0, 0], [4, 0, 0]])
+
+    def push(results, atoms, call):
+        results["energy"] = 0.0
+        results["forces"] = np.array([[0.0, 0.0, 0.0], [0.0, force, 0.0]])
+
+    case = Case("nve", ("pushed.pt",), "x", "ase", timestep_fs=timestep_fs, sample_fs=10.0)
+    engine = AseEngine(
+        case, atoms, {"pushed": Potential("pushed", Faulty(Spring(), push))}, lambda step: None
+    )
+    plan = RunPlan("pushed", 0, "main", 0, (Segment(0, "nve", "pushed", steps, 0, timestep_fs, 0),))
+    execute_run(engine, plan, tmp_path, lambda step: None)
+    series, _ = load_run(tmp_path, plan)
+    momentum = force * steps * timestep_fs * units.fs
+    thermal = np.sqrt(3 * atoms.get_masses().sum() * units.kB * 300)
+    assert abs(conservation.measure_momentum(series, atoms, 300).value * thermal / momentum - 1) <= 1e-9
+    # half of the momentum is the centre's; the arm stays 4 Å along x, so that L_z = 4 p / 2
+    rotation = np.sqrt(units.kB * 300 * atoms.get_masses()[0] / 2 * 4**2)
+    measured = conservation.measure_angular_momentum(series, atoms, 300)
+    assert abs(measured.value * rotation / (2 * momentum) - 1) <= 1e-9

@@ -13,16 +13,17 @@ R_MAX = 5.0
 
 
 class Morse(torch.nn.Module):
-    """Pairs of phi(r) = D ((1 - e^(-a (r - r0)))^2 - 1) (1 - r^2 / r_max^2)^3 in eV and Å.
+    """Pairs of phi(r) = D ((1 - e^(-a (r - rest)))^2 - 1) (1 - r^2 / r_max^2)^3 in eV and Å.
 
     From the evaluation `break_at` on the forces are `spoiled` times what they should be; -1 means never.
     """
 
-    def __init__(self, break_at: int, spoiled: float):
+    def __init__(self, break_at: int, spoiled: float, rest: float):
         super().__init__()
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
         self.break_at = break_at
         self.spoiled = spoiled
+        self.rest = rest
 
     def forward(
         self,
@@ -32,9 +33,9 @@ class Morse(torch.nn.Module):
         species: torch.Tensor,
         n_local: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        depth, stiffness, rest, r_max = 0.05, 1.5, 3.0, 5.0
+        depth, stiffness, r_max = 0.05, 1.5, 5.0
         r = torch.linalg.vector_norm(edge_vectors, dim=-1)
-        decay = torch.exp(-stiffness * (r - rest))
+        decay = torch.exp(-stiffness * (r - self.rest))
         well, well_slope = depth * ((1 - decay) ** 2 - 1), 2 * depth * stiffness * decay * (1 - decay)
         inside = torch.clamp(1 - (r / r_max) ** 2, min=0.0)
         fade, fade_slope = inside**3, -6 * inside**2 * r / r_max**2
@@ -47,7 +48,7 @@ class Morse(torch.nn.Module):
         return energy, force
 
 
-def save_morse(path: Path, precision="fp64", break_at=-1, spoiled=1.0) -> Path:
+def save_morse(path: Path, precision="fp64", break_at=-1, spoiled=1.0, rest=3.0) -> Path:
     """Write the potential for Ar and Ne (one species to it) as an artifact."""
     from mdplugin.artifact import save
 
@@ -67,7 +68,7 @@ def save_morse(path: Path, precision="fp64", break_at=-1, spoiled=1.0) -> Path:
         torch_version=torch.__version__,
         source={"name": "morse", "sha256": "0"},
     )
-    save(torch.jit.script(Morse(break_at, spoiled).eval()), manifest, path)
+    save(torch.jit.script(Morse(break_at, spoiled, rest).eval()), manifest, path)
     return path
 
 

@@ -65,6 +65,35 @@ class Spring(Calculator):
         }
 
 
+class MorseMolecules(Calculator):
+    """H2 in a row, each bound by D (1 - e^(-a (r - r0)))^2; molecules do not see each other."""
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
+    length, stiffness = 0.74, 1.9  # Å, 1/Å
+
+    def __init__(self, depth=4.5):
+        super().__init__()
+        self.depth = depth
+
+    def calculate(self, atoms=None, properties=None, system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        vectors = self.atoms.positions[1::2] - self.atoms.positions[::2]
+        distances = np.linalg.norm(vectors, axis=1, keepdims=True)
+        decay = np.exp(-self.stiffness * (distances - self.length))
+        pulls = 2 * self.depth * self.stiffness * decay * (1 - decay) * vectors / distances
+        forces = np.empty_like(self.atoms.positions)
+        forces[::2], forces[1::2] = pulls, -pulls
+        self.results = {"energy": float(self.depth * ((1 - decay) ** 2).sum()), "forces": forces}
+
+
+def row_of_hydrogen(n_molecules=8) -> ase.Atoms:
+    """Molecules 50 Å apart, at rest."""
+    positions = np.zeros((n_molecules, 2, 3))
+    positions[:, :, 0] = 50.0 * np.arange(n_molecules)[:, None]
+    positions[:, 1, 2] = MorseMolecules.length
+    return ase.Atoms(f"H{2 * n_molecules}", positions=positions.reshape(-1, 3))
+
+
 class Faulty(Calculator):
     """A sound potential with a fault in its results; `spoil(results, atoms, call)` changes them in place."""
 
