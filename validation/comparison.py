@@ -25,7 +25,7 @@ from scipy import stats
 
 from mdplugin.validation.criteria import Criterion, Kind, find_criterion
 from mdplugin.validation.limits import Limit
-from mdplugin.validation.statistics import UNKNOWN, Estimate, combine_replicas, subtract
+from mdplugin.validation.statistics import Estimate, combine_replicas, subtract
 
 
 class Outcome(enum.StrEnum):
@@ -155,22 +155,23 @@ def _relative_difference(
     reference: Sequence[Estimate],
     limits: dict[str, Limit],
 ) -> tuple[Estimate, float, float]:
-    """Of the logarithms, so that the reference's error counts in the limit too; of the numbers where the floor is more."""
+    """Of the logarithms, so that the reference's error counts in the limit too; of the numbers where the floor is more.
+
+    Of the numbers too where one is not positive, as the diffusion coefficient of what hardly moves may be.
+    """
     factor = limits[criterion.limit].value + (1 if criterion.kind is Kind.RELATIVE else 0)
     size = abs(combine_replicas(reference).value)
     floor = limits[criterion.floor].value if criterion.floor else 0.0
     is_ratio = criterion.kind is Kind.RATIO
     limit = factor * size if is_ratio else (factor - 1) * size
-    if limit > floor:
+    if limit > floor and all(each.value > 0 for each in (*candidate, *reference)):
         sides = ([_logarithm(each) for each in side] for side in (candidate, reference))
         return combine_pairs(*sides), math.log(factor), limit
     difference = combine_replicas(candidate) if is_ratio else combine_pairs(candidate, reference)
-    return difference, floor, floor
+    return difference, max(limit, floor), max(limit, floor)
 
 
 def _logarithm(estimate: Estimate) -> Estimate:
-    if not estimate.value > 0:
-        return UNKNOWN
     return Estimate(math.log(estimate.value), estimate.error / estimate.value, estimate.dof)
 
 
