@@ -235,10 +235,10 @@ def test_the_error_of_the_reference_counts_in_a_relative_limit():
 
 
 def test_a_melted_candidate_of_a_reference_that_stays_solid_fails():
-    solid = [Estimate(value, 0.3, 9) for value in (1.2, 0.5, -0.14)]
-    melted = [Estimate(value, 0.3, 9) for value in (4.1, 4.5, 4.8)]
+    solid = [Estimate(value, 0.3, 9) for value in (0.7, 0.5, -0.1)]
+    melted = [Estimate(value, 0.3, 9) for value in (4.7, 4.5, 4.2)]
     (test,) = judge_tests([compare_observable("diffusion Ar", melted, solid, LIMITS)], LIMITS)
-    assert test.outcome is Outcome.FAIL and abs(test.limit - 0.25 * 0.52) <= 1e-9
+    assert test.outcome is Outcome.FAIL and abs(test.limit - 0.25 * 1.1 / 3) <= 1e-9
 
 
 def test_the_effect_size_is_in_units_of_the_reference_s_scatter():
