@@ -11,11 +11,12 @@ from validation_toys import Argon, Faulty, Spring, SPRING_eV_PER_A2, add_curl, a
 
 from mdplugin.validation.case import Case
 from mdplugin.validation.chain import execute_run, load_run
+from mdplugin.validation.measurement import Measurement
 from mdplugin.validation.observables import conservation, motion, structure, thermal, topology
 from mdplugin.validation.observables.shadow import compare_frames, measure_shadow
 from mdplugin.validation.plan import RunPlan, Segment
 from mdplugin.validation.potential import Potential
-from mdplugin.validation.profiles import estimate_distance
+from mdplugin.validation.profiles import add_profiles, estimate_distance
 from mdplugin.validation.runner_ase import AseEngine
 from mdplugin.validation.series import Series
 from mdplugin.validation.spectrum import power_spectra
@@ -88,6 +89,20 @@ def test_an_atom_of_a_crystal_that_is_one_molecule_has_its_neighbours():
     for pair, neighbours in (("C-Si", 4), ("C-C", 12), ("Si-Si", 12)):
         shell = structure.find_shell(rdfs[pair].r, rdfs[pair].mean)
         assert abs(structure.measure_shell(rdfs[pair], shell)["coordination"].value - neighbours) <= 1e-9
+
+
+def test_functions_of_boxes_of_different_widths_are_compared_as_far_as_all_go():
+    rdfs = []
+    for width in (10.0, 9.0, 9.5):
+        atoms = bulk("Ar", "fcc", a=width / 2, cubic=True).repeat(2)
+        positions = np.repeat(atoms.positions[None], 5, axis=0)
+        rdfs += structure.compute_rdfs(make_series(positions, atoms.cell.array), atoms)
+    assert len({len(rdf.r) for rdf in rdfs}) == 3
+    sides = [Measurement(values={}, rdfs={"Ar-Ar": list(each)}) for each in (rdfs, rdfs[::-1])]
+    distances, _ = add_profiles(*sides)
+    assert distances["rdf Ar-Ar"][0].value == 0.0  # the same three runs
+    cut = structure.cut_to_common_range(rdfs)
+    assert {len(each.r) for each in cut} == {each.g.shape[1] for each in cut} == {90}
 
 
 def test_pairs_within_a_molecule_do_not_count():

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from mdplugin.validation.case import REFERENCE
+from mdplugin.validation.observables.structure import cut_to_common_range
 from mdplugin.validation.statistics import block_means, combine_replicas
 
 N_MEANS = 250  # of a run's energies: what is left is what does not average out
@@ -90,14 +91,16 @@ def _draw_rdfs(report, evidence):
         return None
     figure = Figure(figsize=(9, 3.2 * len(pairs)), layout="constrained")
     for axes, pair in zip(np.atleast_1d(figure.subplots(len(pairs), 1)), pairs, strict=True):
-        own = np.array([rdf.mean for rdf in evidence[REFERENCE].measurement.rdfs[pair]])
-        r = evidence[REFERENCE].measurement.rdfs[pair][0].r
-        axes.fill_between(r, own.min(axis=0), own.max(axis=0), color="0.75", label="float64, all replicas")
+        rdfs = cut_to_common_range(evidence[REFERENCE].measurement.rdfs[pair])
+        own = np.array([rdf.mean for rdf in rdfs])
+        axes.fill_between(
+            rdfs[0].r, own.min(axis=0), own.max(axis=0), color="0.75", label="float64, all replicas"
+        )
         for label in report.case.labels:
-            rdfs = evidence[label].measurement.rdfs.get(pair)
+            rdfs = cut_to_common_range(evidence[label].measurement.rdfs.get(pair, []))
             if rdfs:
                 mean = np.mean([rdf.mean for rdf in rdfs], axis=0)
-                axes.plot(r, mean, color=_color(report, label), linewidth=1, label=label)
+                axes.plot(rdfs[0].r, mean, color=_color(report, label), linewidth=1, label=label)
         axes.set_ylabel(f"g({pair})")
     axes.set_xlabel("r, Å")
     _legend(axes)

@@ -28,10 +28,11 @@ def add_profiles(candidate: Measurement, reference: Measurement) -> tuple[dict, 
     Distances belong to both sides and stand on the candidate's, once; peaks and shells on both, per replica.
     """
     sides = ({}, {})
-    for pair, own in reference.rdfs.items():
-        others = candidate.rdfs.get(pair, [])
-        if not others:
+    for pair, of_reference in reference.rdfs.items():
+        if not (of_candidate := candidate.rdfs.get(pair, [])):
             continue
+        cut = structure.cut_to_common_range([*of_reference, *of_candidate])
+        own, others = cut[: len(of_reference)], cut[len(of_reference) :]
         mean = np.mean([rdf.mean for rdf in own], axis=0)
         inside = mean > MIN_G
         runs = [np.array([rdf.mean[inside] for rdf in rdfs]) for rdfs in (others, own)]

@@ -1,6 +1,8 @@
 """Radial distribution functions by MDAnalysis, with raw counts; peaks and coordination numbers from them."""
 
+import dataclasses
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import ase
@@ -101,6 +103,15 @@ def _run_rdf(universe, first: str, second: str, n_bins: int):
     volume = np.mean([frame.volume for frame in universe.trajectory])
     results.rdf = results.rdf * volume / found
     return results
+
+
+def cut_to_common_range(rdfs: Sequence[Rdf]) -> list[Rdf]:
+    """The same functions as far as all of them go: boxes that breathe differ in half their width."""
+    n_bins = min((len(rdf.r) for rdf in rdfs), default=0)
+    return [
+        dataclasses.replace(rdf, r=rdf.r[:n_bins], g=rdf.g[:, :n_bins], counts=rdf.counts[:, :n_bins])
+        for rdf in rdfs
+    ]
 
 
 @dataclass(frozen=True)
