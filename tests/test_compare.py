@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import ase
 import numpy as np
@@ -353,6 +354,13 @@ def test_options_that_make_no_sense_are_refused_in_one_line(command, capsys, opt
     assert main([*command, *options]) == 3
     error = capsys.readouterr().err
     assert error.startswith("mdplugin: ") and message in error and error.count("\n") == 1
+
+
+def test_the_defaults_that_help_tells_are_those_of_the_measurement(capsys):
+    with pytest.raises(SystemExit):
+        main(["compare", "--help"])
+    told = re.findall(r"\(default (\d+)", " ".join(capsys.readouterr().out.split()))
+    assert [int(number) for number in told] == list(dataclasses.astuple(Effort()))
 
 
 def test_rounded_parameters_leave_artifacts_as_smooth_and_symmetric_as_fp32_and_rounded_state_does_not(

@@ -30,7 +30,7 @@ from mdplugin.validation.statistics import estimate_mean, subtract
 from mdplugin.validation.study import _note_origin, validate
 from mdplugin.validation.suite import write_suite
 from mdplugin.validation.systems import draw_velocities
-from mdplugin.validation.workspace import make_engine, prepare
+from mdplugin.validation.workspace import make_engine
 
 BIN = Path(sys.executable).parent
 
@@ -333,16 +333,6 @@ def test_water_in_fp32_is_not_failed(tmp_path, artifacts, engine):
     # fp32 against fp64: unit roundoff 6e-8 of forces of some eV/Å, some hundred additions
     assert 0 < tests["force_rmse"].candidate.value <= 0.1 and tests["force_rmse"].outcome == "pass"
     assert tests["gradient"].outcome == "pass"
-
-
-def test_the_bundled_checkpoint_is_exported_as_the_reference_once(tmp_path, artifacts):
-    case = Case("nve", (str(artifacts["water", "fp32"]),), "water", structure="water-hexamer")
-    prepare(case, tmp_path)
-    reference = tmp_path / "models" / "reference.pt"
-    assert mdplugin.read_manifest(reference).precision == "fp64"
-    before = reference.stat().st_mtime_ns
-    prepare(case, tmp_path)
-    assert reference.stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize("ranks", [2])

@@ -8,10 +8,12 @@ import pytest
 from test_validation_survival import read_case_of, write_case
 from validation_artifacts import crystal, save_morse
 
+import mdplugin
 from mdplugin import potentials
 from mdplugin.cli import main
 from mdplugin.errors import CaseError, MDPluginError
 from mdplugin.validation import workspace
+from mdplugin.validation.case import Case
 from mdplugin.validation.potential import export_reference, hash_checkpoint
 from mdplugin.validation.workspace import execute_one, prepare, read_prepared
 
@@ -191,3 +193,13 @@ def test_a_model_is_not_called_as_the_structure(tmp_path):
     shutil.copyfile(tmp_path / "morse.pt", tmp_path / "structure.pt")
     with pytest.raises(CaseError, match="expected files of other names than 'structure', got one: rename it"):
         prepare(case.replace(models=(str(tmp_path / "structure.pt"),)), tmp_path / "report")
+
+
+def test_the_bundled_checkpoint_is_exported_as_the_reference_once(tmp_path, artifacts):
+    case = Case("nve", (str(artifacts["water", "fp32"]),), "water", structure="water-hexamer")
+    prepare(case, tmp_path)
+    reference = tmp_path / "models" / "reference.pt"
+    assert mdplugin.read_manifest(reference).precision == "fp64"
+    before = reference.stat().st_mtime_ns
+    prepare(case, tmp_path)
+    assert reference.stat().st_mtime_ns == before

@@ -72,12 +72,16 @@ def measure_replicas(
     case: Case, atoms: ase.Atoms, replicas: list[Replica], chosen: tuple[str, ...]
 ) -> Measurement:
     """The chosen observables of all replicas that did not fail."""
-    sound = [replica for replica in replicas if replica.failure is None and replica.main is not None]
+    numbers = [i for i, each in enumerate(replicas) if each.failure is None and each.main is not None]
+    sound = [replicas[number] for number in numbers]
+    changes = _count_changes(atoms, replicas) if "bonds" in chosen else {}
     failures = [f"replica {i}: {each.failure}" for i, each in enumerate(replicas) if each.failure is not None]
     values: dict[str, list[Estimate]] = {}
     for replica in sound:
         for name, estimate in _measure_replica(case, atoms, replica, chosen).items():
             values.setdefault(name, []).append(estimate)
+    if changes and numbers:
+        values["bonds"] = [Estimate(float(changes[number].max(initial=0))) for number in numbers]
     rdfs: dict[str, list[structure.Rdf]] = {}
     if "rdf" in chosen or "coordination" in chosen:
         for replica in sound:
@@ -97,21 +101,27 @@ def measure_replicas(
         spectra=spectra,
         frequency_per_cm=frequency,
         failures=tuple(failures),
-        notes=_note_changes(atoms, replicas) if "bonds" in chosen else (),
+        notes=_note_changes(replicas, changes),
         ms_per_step=1000 * float(np.quantile(np.concatenate(walls), FASTEST)) if walls else np.nan,
         temperature_K=float(np.mean(temperatures)) if temperatures else np.nan,
     )
 
 
-def _note_changes(atoms: ase.Atoms, replicas: list[Replica]) -> tuple[str, ...]:
-    """When the first bond changes, of the replicas in which one does, those that broke off too."""
+def _count_changes(atoms: ase.Atoms, replicas: list[Replica]) -> dict[int, np.ndarray]:
+    """(n_frames,) changed bonds by the number of the replica, of those that broke off too."""
+    return {
+        number: topology.count_changes(replica.main, atoms)
+        for number, replica in enumerate(replicas)
+        if replica.main is not None
+    }
+
+
+def _note_changes(replicas: list[Replica], changes: dict[int, np.ndarray]) -> tuple[str, ...]:
+    """When the first bond changes, of the replicas in which one does."""
     notes = []
-    for number, replica in enumerate(replicas):
-        if replica.main is None:
-            continue
-        changed = np.flatnonzero(topology.count_changes(replica.main, atoms))
-        if len(changed):
-            when = replica.main.frame_time_ps[changed[0]]
+    for number, counts in changes.items():
+        if len(changed := np.flatnonzero(counts)):
+            when = replicas[number].main.frame_time_ps[changed[0]]
             notes.append(f"replica {number}: the first bond breaks or forms at {when:.3g} ps")
     return tuple(notes)
 
@@ -142,8 +152,6 @@ def _measure_replica(
         values["angular_momentum"] = conservation.measure_angular_momentum(main, atoms, temperature)
     if "timestep_exponent" in chosen and replica.coarse is not None:
         values["timestep_exponent"] = conservation.measure_exponent(main, replica.coarse, common_ps)
-    if "bonds" in chosen:
-        values["bonds"] = Estimate(float(topology.count_changes(main, atoms).max(initial=0)))
     if "kinetic_distribution" in chosen:
         values["kinetic_p_value"] = Estimate(thermal.test_kinetic_distribution(main, temperature))
     if "diffusion" in chosen:

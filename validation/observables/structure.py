@@ -60,9 +60,9 @@ def compute_rdfs(series: Series, atoms: ase.Atoms) -> list[Rdf]:
     elements = [chemical_symbols[number] for number in np.unique(atoms.numbers)]
     rdfs = []
     for first, second in itertools.combinations_with_replacement(elements, 2):
-        results = [_run_rdf(universe, first, second, n_bins) for universe in universes]
-        if None in results:
+        if (found := _count_pairs(universes[0], first, second)) == 0:
             continue
+        results = [_run_rdf(universe, first, second, n_bins, found) for universe in universes]
         rdfs.append(
             Rdf(
                 pair=f"{first}-{second}",
@@ -79,24 +79,30 @@ def _faces(cell: np.ndarray) -> np.ndarray:
     return np.cross(cell[[1, 2, 0]], cell[[2, 0, 1]])
 
 
+def _is_crystal(universe) -> bool:
+    """Whether all atoms hang together: then every pair counts but an atom and itself."""
+    return universe.residues.n_residues == 1
+
+
 def _count_pairs(universe, first: str, second: str) -> int:
     """Ordered pairs that can be found: not those of a molecule, nor of an atom and itself."""
-    atoms, residues = universe.atoms, universe.residues.n_residues
+    atoms = universe.atoms
     is_first, is_second = (atoms.names == symbol for symbol in (first, second))
     pairs = int(is_first.sum()) * int(is_second.sum())
-    if residues == 1:  # a crystal: every pair counts but an atom and itself
+    if _is_crystal(universe):
         return pairs - int((is_first & is_second).sum())
-    inside = [np.bincount(atoms.resindices[each], minlength=residues) for each in (is_first, is_second)]
+    inside = [
+        np.bincount(atoms.resindices[each], minlength=universe.residues.n_residues)
+        for each in (is_first, is_second)
+    ]
     return pairs - int(inside[0] @ inside[1])
 
 
-def _run_rdf(universe, first: str, second: str, n_bins: int):
-    """MDAnalysis's results, with g over the pairs that can be found; None if there are none."""
-    if (found := _count_pairs(universe, first, second)) == 0:
-        return None
+def _run_rdf(universe, first: str, second: str, n_bins: int, found: int):
+    """MDAnalysis's results, with g over the `found` pairs that can be found."""
     groups = [universe.select_atoms(f"name {symbol}") for symbol in (first, second)]
     options = {"exclude_same": "residue"}
-    if universe.residues.n_residues == 1:
+    if _is_crystal(universe):
         options = {"exclusion_block": (1, 1) if first == second else None}
     analysis = InterRDF(*groups, nbins=n_bins, range=(0.0, n_bins * BIN_A), norm="density", **options)
     results = analysis.run().results
