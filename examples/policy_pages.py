@@ -12,7 +12,7 @@ from pathlib import Path
 
 from policy_artifacts import CALIBRATED, SETTINGS, TUNED, TUNING
 from policy_bounds import write_bounds
-from policy_rdf import NOT_RUN, write_rdf
+from policy_rdf import NOT_RUN, read_band, write_rdf
 
 from mdplugin.bench.blocks import fill_blocks
 from mdplugin.bench.results import MDPLUGIN, read_results
@@ -36,12 +36,13 @@ ERRORS = (
     "ms/frame",
     "MB",
 )
+RDF = "rdf O-O"
 # observable of a case -> title
 DYNAMICS = {
     "energy_drift": "drift in NVE, meV/atom/ps",
     "energy_fluctuation": "fluctuation of E, meV/atom",
     "force_rmse": "shadow force error, meV/Å",
-    "rdf O-O": "g_OO, rms from float64",
+    RDF: "g_OO, rms from float64",
     "diffusion O": "D, 1e-9 m²/s",
 }
 
@@ -120,8 +121,10 @@ def write_dynamics(kept: Path, potential: str) -> str:
     times = read_times(kept / f"{potential}.json")
     ensembles = [report.case.ensemble.upper() for report in reports.values()]
     header = ["policy", *DYNAMICS.values(), "ms/frame", *ensembles]
-    numbers = _numbers(reports, potential, None)
-    rows = [["float64", *numbers, format_number(times.get("fp64")), *[NOTHING] * len(reports)]]
+    numbers = dict(zip(DYNAMICS, _numbers(reports, potential, None), strict=True))
+    if band := read_band(kept, potential):
+        numbers[RDF] = f"one run from the others' mean: {band:.2g}"
+    rows = [["float64", *numbers.values(), format_number(times.get("fp64")), *[NOTHING] * len(reports)]]
     for label in SETTINGS[potential].policies:
         stem = f"{potential}-{label}"
         if stem not in first.case.labels:

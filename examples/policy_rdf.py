@@ -10,6 +10,7 @@ from policy_artifacts import SETTINGS
 from mdplugin.bench.table import NOTHING, format_table
 from mdplugin.validation.case import REFERENCE
 from mdplugin.validation.observables.structure import Rdf, find_peak, find_shell, measure_shell
+from mdplugin.validation.profiles import MIN_G
 from mdplugin.validation.report import RDFS
 from mdplugin.validation.verdict import format_estimate
 
@@ -51,6 +52,15 @@ def read_kept(kept: Path, potential: str) -> dict[str, Rdf]:
     names = [name for name in SETTINGS[potential].cases if name.endswith("nvt")]
     paths = [path for name in names if (path := kept / f"{name}-rdf.csv").is_file()]
     return read_rdfs(paths[0]) if paths else {}
+
+
+def read_band(kept: Path, potential: str) -> float | None:
+    """Rms distance of one float64 run's g_OO from the mean of the others, or None; the distance of policies has no noise."""
+    if not (rdfs := read_kept(kept, potential)):
+        return None
+    runs = rdfs[REFERENCE].g[:, rdfs[REFERENCE].mean > MIN_G]
+    others = (runs.sum(axis=0) - runs) / (len(runs) - 1)
+    return float(np.sqrt(((runs - others) ** 2).mean()))
 
 
 def read_dft() -> tuple[np.ndarray, np.ndarray]:
