@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from mdplugin.errors import CaseError
 from mdplugin.validation.comparison import Outcome, combine_pairs, compare_observable, judge_tests
 from mdplugin.validation.criteria import CRITERIA, Kind, find_criterion
 from mdplugin.validation.limits import LIMITS, set_limits
@@ -157,7 +158,9 @@ def test_every_criterion_names_limits_that_exist_and_every_limit_has_a_reason():
         assert not criterion.floor or criterion.floor in LIMITS
         assert not criterion.floor or criterion.kind in (Kind.RATIO, Kind.RELATIVE)
     used = {name for criterion in CRITERIA.values() for name in (criterion.limit, criterion.floor)}
-    assert set(LIMITS) - (used - {""}) == {"false_alarm", "false_pass", "explosion_K"}
+    assert set(LIMITS) - (used - {""}) == {
+        "false_alarm", "false_pass", "explosion_K", "volume_trend"
+    }  # fmt: skip
     assert all(len(limit.reason) > 20 for limit in LIMITS.values())
 
 
@@ -189,6 +192,30 @@ def test_a_pair_s_observable_is_judged_like_its_kind():
 def test_each_kind_of_criterion_decides_what_is_plain(name, candidate, reference, outcome):
     test = compare_observable(name, exact(candidate, 1e-6), exact(reference, 1e-6), LIMITS)
     assert judge_tests([test], LIMITS)[0].outcome is outcome
+
+
+@pytest.mark.parametrize(
+    ("values", "outcome"),
+    [
+        ((2e-4, 3e-4, 3e-3), Outcome.INCONCLUSIVE),  # one is over 1e-3, but they scatter by orders
+        ((1e-6, 2e-6, 8e-6), Outcome.PASS),
+        ((1e-9, 3e-9), Outcome.PASS),
+        ((0.02, 0.03, 0.04), Outcome.FAIL),
+        ((0.0, 0.0, 0.0), Outcome.PASS),
+        ((0.0, 1e-5, 1e-5), Outcome.PASS),
+    ],
+)
+def test_what_scatters_by_orders_of_magnitude_is_judged_by_the_scatter_of_its_runs(values, outcome):
+    test = compare_observable("reversal", [Estimate(value, math.nan, 1) for value in values], [], LIMITS)
+    assert judge_tests([test], LIMITS)[0].outcome is outcome
+
+
+@pytest.mark.parametrize("name", ["false_alarm", "false_pass"])
+@pytest.mark.parametrize("level", [0, 0.2, 1.5])
+def test_a_case_cannot_choose_levels_that_say_nothing(name, level):
+    with pytest.raises(CaseError, match=f"limits: {name}: expected a probability above 0, at most 0.1, got"):
+        set_limits({name: level})
+    assert set_limits({name: 0.02})[name].value == 0.02
 
 
 @pytest.mark.parametrize(

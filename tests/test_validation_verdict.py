@@ -68,6 +68,12 @@ def test_the_distribution_of_the_kinetic_energy_can_only_be_refuted(p_value, out
     assert judge(findings, LIMITS).outcome == outcome
 
 
+def test_too_few_samples_for_a_distribution_decide_nothing():
+    findings = make_findings(0.0, 0.05 * FLOOR, kinetic_p_value=[Estimate(math.nan)] * 3)
+    verdict = judge(findings, LIMITS)
+    assert verdict.outcome == "inconclusive" and "chi-square p): too few samples" in verdict.sentence
+
+
 SOUND = {"drift_ratio": [Estimate(0.1)] * 3, "temperature": [Estimate(1.0, 0.01, 10)] * 3}
 
 
@@ -100,9 +106,14 @@ SOUND = {"drift_ratio": [Estimate(0.1)] * 3, "temperature": [Estimate(1.0, 0.01,
             (),
             r"as dt\^0.5 ± 0.06, velocity Verlet's as dt\^2",
         ),
+        (
+            {"volume_trend": [Estimate(value, math.nan, 1) for value in (0.5, 0.6, 0.55)]},
+            (),
+            "is not in equilibrium: its volume changes by 55.0 ± 2.9 % during the runs; choose the pressure",
+        ),
         ({"temperature": [Estimate(1.3, 0.01, 9)] * 3}, (), "is at 390.0 ± 1.7 K, the thermostat at 300 K"),
     ],
-    ids=["failure", "ratio", "drift", "gradient", "distribution", "exponent", "temperature"],
+    ids=["failure", "ratio", "drift", "gradient", "distribution", "exponent", "volume", "temperature"],
 )
 def test_a_reference_that_is_not_sound_fails_the_case(changes, failures, message):
     require_sound_reference(CASE, SOUND, ())

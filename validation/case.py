@@ -23,7 +23,9 @@ SOUNDNESS = (
     "temperature",
     "kinetic_distribution",
     "gradient",
+    "volume_trend",
 )
+ONLY_SOUNDNESS = {"npt": ("volume_trend",)}  # what nobody else is judged by
 # ensemble -> what is measured; a case may name fewer
 OBSERVABLES = {
     "nve": (
@@ -148,7 +150,8 @@ class Case:
     @property
     def sound_observables(self) -> tuple[str, ...]:
         """What is measured of the reference: what is chosen, and what it has to be judged by."""
-        needed = [name for name in SOUNDNESS if name in OBSERVABLES[self.ensemble]]
+        there = (*OBSERVABLES[self.ensemble], *ONLY_SOUNDNESS.get(self.ensemble, ()))
+        needed = [name for name in SOUNDNESS if name in there]
         return tuple(dict.fromkeys([*self.chosen_observables, *needed]))
 
     @property

@@ -38,7 +38,8 @@ class Outcome(enum.StrEnum):
 
 EXIT_STATUS = {Outcome.PASS: 0, Outcome.FAIL: 1, Outcome.INCONCLUSIVE: 2}
 WORST_FIRST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
-ONE_SIDED = (Kind.BOUND, Kind.COUNT, Kind.DEFICIT, Kind.RATIO)
+ONE_SIDED = (Kind.BOUND, Kind.MAGNITUDE, Kind.COUNT, Kind.DEFICIT, Kind.RATIO)
+ABSOLUTE = (Kind.BOUND, Kind.MAGNITUDE, Kind.DEVIATION)  # judged without the reference
 
 
 def find_worst(outcomes: Iterable[Outcome]) -> Outcome:
@@ -54,7 +55,7 @@ class Test:
         observable: its name. title, unit: for people.
         candidate, reference: means over replicas; reference is None where an absolute limit is set.
         difference: with error and degrees of freedom, signed so that more is worse where only one side is; of RATIO and
-            RELATIVE the logarithm of candidate over reference.
+            RELATIVE the logarithm of candidate over reference, of MAGNITUDE over the limit.
         allowed: largest difference that does not matter.
         limit: the same for people, in `unit`; of a RATIO the largest candidate. reason: of the limit.
         effect: difference over the reference's scatter between runs (Glass's Delta); NaN if that is not known.
@@ -93,7 +94,7 @@ def compare_observable(
     """The test of one observable, not yet corrected, from estimates per replica."""
     criterion = find_criterion(name)
     mine = combine_replicas(candidate)
-    compares = criterion.kind not in (Kind.BOUND, Kind.DEVIATION)
+    compares = criterion.kind not in ABSOLUTE
     theirs = combine_replicas(reference) if compares else None
     difference, allowed, limit = _difference(criterion, candidate, reference, limits)
     if criterion.kind is Kind.COUNT:
@@ -134,6 +135,8 @@ def _difference(
     match criterion.kind:
         case Kind.BOUND:
             difference = combine_replicas(candidate)
+        case Kind.MAGNITUDE:
+            return *_magnitude(candidate, limit), limit
         case Kind.DEVIATION:
             difference = subtract(combine_replicas(candidate), Estimate(criterion.target))
         case Kind.RATIO | Kind.RELATIVE:
@@ -147,6 +150,15 @@ def _difference(
         case _:
             difference = combine_pairs(candidate, reference)
     return difference, limit, limit
+
+
+def _magnitude(candidate: Sequence[Estimate], limit: float) -> tuple[Estimate, float]:
+    """(difference, allowed) of the logarithms of value over limit; of the numbers where one is zero."""
+    if limit > 0 and all(each.value > 0 for each in candidate):
+        return combine_replicas(
+            [_logarithm(Estimate(each.value / limit, math.nan, 1)) for each in candidate]
+        ), 0.0
+    return combine_replicas(candidate), limit
 
 
 def _relative_difference(
@@ -255,10 +267,11 @@ def _advise(test: Test, n_tests: int, limits: dict[str, Limit]) -> str:
     Variances fall, and degrees of freedom grow, with the number of replicas; with the length too, of what is measured
     all along. (The variance of a slope falls faster, but only if nothing heats by chance.)
     """
-    criterion, difference = find_criterion(test.observable), test.difference
-    what = "replicas, or the length" if criterion.grows else "replicas (longer runs say no more)"
+    difference = test.difference
     if not difference.is_known:
         return "too few samples for an error bar: more replicas, longer runs"
+    criterion = find_criterion(test.observable)
+    what = "replicas, or the length" if criterion.grows else "replicas (longer runs say no more)"
     one_sided = criterion.kind in ONE_SIDED
     gap = test.allowed - (difference.value if one_sided else abs(difference.value))
     level = limits["false_pass"].value if gap > 0 else limits["false_alarm"].value / n_tests

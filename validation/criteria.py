@@ -11,6 +11,7 @@ class Kind(enum.StrEnum):
     RELATIVE = "relative"  # |log candidate - log reference| <= log(1 + limit); |difference| <= floor where that is more
     DEVIATION = "deviation"  # |candidate - target| <= limit
     BOUND = "bound"  # candidate <= limit
+    MAGNITUDE = "magnitude"  # log candidate <= log limit; what scatters by orders has no error bar but that of replicas
     COUNT = "count"  # of events in a run: candidate's rate - reference's <= limit
     DEFICIT = "deficit"  # reference - candidate <= limit
     RATIO = "ratio"  # candidate <= limit times the reference, or the floor
@@ -49,9 +50,9 @@ CRITERIA = {
         floor="fluctuation_floor_meV_per_atom", grows=False,
     ),
     "timestep_exponent": Criterion(Kind.DIFFERENCE, "timestep_exponent", "exponent of the fluctuation with dt", grows=False),
-    "momentum": Criterion(Kind.BOUND, "momentum_ratio", "change of the momentum"),
-    "angular_momentum": Criterion(Kind.BOUND, "angular_momentum_ratio", "change of the angular momentum"),
-    "reversal": Criterion(Kind.BOUND, "reversal_A", "error of time reversal", "Å", grows=False),
+    "momentum": Criterion(Kind.MAGNITUDE, "momentum_ratio", "change of the momentum"),
+    "angular_momentum": Criterion(Kind.MAGNITUDE, "angular_momentum_ratio", "change of the angular momentum"),
+    "reversal": Criterion(Kind.MAGNITUDE, "reversal_A", "error of time reversal", "Å", grows=False),
     "gradient": Criterion(Kind.DEVIATION, "gradient", "forces over energy gradient", target=1.0, grows=False),
     "force_rmse": Criterion(Kind.BOUND, "force_rmse_meV_per_A", "force error (rms)", "meV/Å", grows=False),
     "force_slope": Criterion(Kind.DEVIATION, "force_slope", "force regression slope", target=1.0, grows=False),
@@ -71,11 +72,11 @@ CRITERIA = {
     "coordination": Criterion(Kind.RELATIVE, "coordination", "coordination number", floor="coordination_floor"),
     "diffusion": Criterion(Kind.RELATIVE, "diffusion", "diffusion coefficient", "1e-9 m²/s", floor="diffusion_floor"),
     "vdos_distance": Criterion(Kind.BOUND, "vdos_distance", "vibrational spectrum, distance from float64"),
-    "vdos_shift": Criterion(Kind.DIFFERENCE, "vdos_shift_per_cm", "highest vibrational band, mean", "cm⁻¹"),
+    "vdos_shift": Criterion(Kind.RELATIVE, "vdos_shift", "highest vibrational band, mean", "cm⁻¹"),
     "density": Criterion(Kind.RELATIVE, "density", "density", "g/cm³"),
     "pressure": Criterion(Kind.DIFFERENCE, "pressure_bar", "pressure", "bar"),
     "volume_fluctuation": Criterion(Kind.RELATIVE, "volume_fluctuation", "fluctuation of the volume", "Å³"),
-    "bonds": Criterion(Kind.COUNT, "bonds_changed", "bonds broken or formed, per run"),
+    "bonds": Criterion(Kind.COUNT, "bonds_changed", "bonds broken or formed, per run", grows=False),
     "minimum_distance": Criterion(Kind.DEFICIT, "minimum_distance_A", "smallest distance, mean of parts of a run", "Å"),
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ import numpy as np
 from mdplugin.errors import CaseError
 from mdplugin.validation.case import REFERENCE, Case
 from mdplugin.validation.chain import count_done, execute_run, load_run
-from mdplugin.validation.measurement import Measurement, Replica, measure_replicas
+from mdplugin.validation.measurement import Measurement, Replica, find_obstacle, measure_replicas
 from mdplugin.validation.observables.conservation import measure_gradient
 from mdplugin.validation.observables.shadow import Shadow, compare_frames, measure_shadow
 from mdplugin.validation.plan import plan_runs
@@ -23,7 +23,7 @@ from mdplugin.validation.provenance import record_provenance
 from mdplugin.validation.report import Report, write_report
 from mdplugin.validation.series import read_frames
 from mdplugin.validation.stage import exit_when_terminated
-from mdplugin.validation.statistics import Estimate
+from mdplugin.validation.statistics import UNKNOWN, Estimate
 from mdplugin.validation.systems import Structure
 from mdplugin.validation.verdict import Findings, judge, require_sound_reference
 from mdplugin.validation.workspace import MODELS, RUNS, make_engine, prepare, read_prepared
@@ -119,31 +119,23 @@ def _judge_runs(
     case: Case, structure: Structure, potentials: Mapping[str, Potential], directory: Path, command
 ) -> Report:
     evidence = {}
+    asked, sound = (
+        tuple(name for name in names if find_obstacle(name, case, structure.atoms) is None)
+        for names in (case.chosen_observables, case.sound_observables)
+    )
     for label in (REFERENCE, *case.labels):
         replicas = load_replicas(case, label, directory)
-        chosen = case.sound_observables if label == REFERENCE else case.chosen_observables
+        chosen = sound if label == REFERENCE else asked
         measurement = measure_replicas(case, structure.atoms, replicas, chosen)
         shadows = _evaluate(case, structure.atoms, potentials, label, replicas, measurement, chosen)
         if label == REFERENCE:
             require_sound_reference(case, measurement.values, measurement.failures)
         evidence[label] = Evidence(replicas, measurement, shadows)
-    verdicts = []
-    for label in case.labels:
-        candidate, reference = (evidence[each].measurement for each in (label, REFERENCE))
-        extra = add_profiles(candidate, reference)
-        findings = Findings(
-            label=label,
-            candidate=_chosen({**candidate.values, **extra[0]}, case),
-            reference={**reference.values, **extra[1]},
-            failures=candidate.failures,
-            notes=(*candidate.notes, *_note_origin(potentials[label], potentials[REFERENCE])),
-            replicas=case.replicas,
-        )
-        verdicts.append((findings, judge(findings, case.limit_table)))
+    findings = tuple(_gather_findings(case, label, asked, evidence, potentials) for label in case.labels)
     report = Report(
         case=case,
-        findings=tuple(findings for findings, _ in verdicts),
-        verdicts=tuple(verdict for _, verdict in verdicts),
+        findings=findings,
+        verdicts=tuple(judge(each, case.limit_table) for each in findings),
         potentials={label: potential.describe() for label, potential in potentials.items()},
         speeds={label: each.measurement.ms_per_step for label, each in evidence.items()},
         provenance=record_provenance(case, structure, list(command)),
@@ -158,6 +150,31 @@ def _judge_runs(
     return report
 
 
+def _gather_findings(
+    case: Case,
+    label: str,
+    asked: tuple[str, ...],
+    evidence: Mapping[str, Evidence],
+    potentials: Mapping[str, Potential],
+) -> Findings:
+    """What the verdict on one candidate needs."""
+    candidate, reference = (evidence[each].measurement for each in (label, REFERENCE))
+    extra = add_profiles(candidate, reference)
+    sides = _mark_missing(asked, {**candidate.values, **extra[0]}, {**reference.values, **extra[1]})
+    return Findings(
+        label=label,
+        candidate=_chosen(sides[0], case),
+        reference=sides[1],
+        failures=candidate.failures,
+        replicas=case.replicas,
+        notes=(
+            *candidate.notes,
+            *(f"float64, {note}" for note in reference.notes),
+            *_note_origin(potentials[label], potentials[REFERENCE]),
+        ),
+    )
+
+
 def _note_origin(candidate: Potential, reference: Potential) -> tuple[str, ...]:
     """Says so if the two are not of one checkpoint: then rounding is not all that is judged."""
     sources = [each.source for each in (candidate, reference)]
@@ -165,6 +182,18 @@ def _note_origin(candidate: Potential, reference: Potential) -> tuple[str, ...]:
         return ()
     names = [f"{source['name']} ({source['sha256'][:16]})" for source in sources]
     return (f"it was exported from {names[0]}, the reference from {names[1]}: not rounding alone is judged",)
+
+
+# observable of a case -> what it is judged by, where that has another name
+JUDGED_AS = {"shadow": "force_rmse", "vdos": "vdos_distance"}
+
+
+def _mark_missing(asked: tuple[str, ...], candidate: dict, reference: dict) -> tuple[dict, dict]:
+    """Both sides with an unknown number for each observable that was asked for and could not be measured."""
+    measured = {name.partition(" ")[0] for name in candidate}
+    missing = {JUDGED_AS.get(name, name) for name in asked} - measured
+    unknown = {name: [UNKNOWN] for name in sorted(missing)}
+    return {**candidate, **unknown}, {**reference, **unknown}
 
 
 def _chosen(values: dict[str, list[Estimate]], case: Case) -> dict[str, list[Estimate]]:

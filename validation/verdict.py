@@ -58,7 +58,7 @@ def judge(findings: Findings, limits: dict[str, Limit]) -> Verdict:
             tests.append(
                 compare_observable(name, findings.candidate[name], findings.reference.get(name, []), limits)
             )
-    judged = judge_tests([test for test in tests if test is not None], limits)
+    judged = judge_tests(tests, limits)
     outcome = find_worst(test.outcome for test in judged)
     sentence = "; ".join([_summarise(findings, outcome, judged), *findings.notes])
     return Verdict(findings.label, outcome, judged, sentence)
@@ -87,11 +87,10 @@ def _test_completion(findings: Findings) -> Test:
     )
 
 
-def _test_distribution(findings: Findings, limits: dict[str, Limit]) -> Test | None:
-    """Fisher's combination of the replicas' p-values; None where there were too few samples."""
+def _test_distribution(findings: Findings, limits: dict[str, Limit]) -> Test:
+    """Fisher's combination of the replicas' p-values; undecided where there were too few samples."""
     p_values = [_combine_p_values(side.get(P_VALUE, [])) for side in (findings.candidate, findings.reference)]
-    if not all(map(math.isfinite, p_values)):
-        return None
+    is_known = math.isfinite(p_values[0])
     level = limits["false_alarm"].value
     return Test(
         observable=P_VALUE,
@@ -105,7 +104,7 @@ def _test_distribution(findings: Findings, limits: dict[str, Limit]) -> Test | N
         reason="chi-square test against the gamma distribution; replicas combined by Fisher's method",
         effect=math.nan,
         p_fail=p_values[0],
-        p_pass=0.0,  # a goodness of fit can be refuted, not shown
+        p_pass=0.0 if is_known else math.nan,  # a goodness of fit can be refuted, not shown
     )
 
 
@@ -138,6 +137,11 @@ def require_sound_reference(case: Case, values: dict[str, list[Estimate]], failu
     if drift:
         raise _blame(
             f"drifts by {format_estimate(drift)} meV/atom/ps, allowed {limits['drift_meV_per_atom_per_ps'].value:g}"
+        )
+    if trend := exceeds("volume_trend", "volume_trend"):
+        raise _blame(
+            f"is not in equilibrium: its volume changes by {format_estimate(scale(trend, 100))} % during the runs; choose "
+            "the pressure that it has at this density, or equilibrate it before"
         )
     if exponent := exceeds("timestep_exponent", "timestep_exponent", 2.0):
         raise _blame(

@@ -23,6 +23,7 @@ from mdplugin.validation.case_file import describe_case, parse_case
 from mdplugin.validation.chain import execute_run
 from mdplugin.validation.engine import Engine
 from mdplugin.validation.limits import set_limits
+from mdplugin.validation.measurement import find_obstacle
 from mdplugin.validation.plan import RunPlan, plan_runs
 from mdplugin.validation.potential import (
     Potential,
@@ -57,11 +58,7 @@ def prepare(case: Case, directory: Path, trust: bool = False) -> None:
     if STRUCTURE in case.labels:
         raise CaseError(f"models: expected files of other names than '{STRUCTURE}', got one: rename it")
     structure = find_structure(case.structure, case.reference, case.repeat)
-    if case.ensemble == "npt" and not structure.atoms.pbc.all():
-        raise CaseError(
-            f"npt: expected a structure with periods in three directions, got {structure.path.name} with "
-            f"{int(structure.atoms.pbc.sum())}: it has no volume; nvt and stability need none"
-        )
+    _require_measurable(case, structure)
     head = mdplugin.read_manifest(case.models[0]).head
     for model in case.models:
         require_elements(structure.atoms, model)
@@ -95,6 +92,18 @@ def prepare(case: Case, directory: Path, trust: bool = False) -> None:
         raise CaseError(
             f"cannot write {directory}: {error.strerror or error}; make room, or choose a writable directory with -o"
         ) from error
+
+
+def _require_measurable(case: Case, structure: Structure) -> None:
+    """Raise CaseError if the structure cannot be run in this ensemble, or not show an observable that is asked for."""
+    if case.ensemble == "npt" and not structure.atoms.pbc.all():
+        raise CaseError(
+            f"npt: expected a structure with periods in three directions, got {structure.path.name} with "
+            f"{int(structure.atoms.pbc.sum())}: it has no volume; nvt and stability need none"
+        )
+    for name in case.observables:
+        if obstacle := find_obstacle(name, case, structure.atoms):
+            raise CaseError(f"observables: {name} needs {obstacle}: leave it out, or change that")
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -71,24 +71,29 @@ def measure_exponent(fine: Series, coarse: Series, length_ps: float) -> Estimate
 
 
 def measure_momentum(series: Series, atoms: ase.Atoms, temperature_K: float) -> Estimate:
-    """Largest |P - P(0)| / sqrt(3 M kT); an exact number, since not even chance may change what is conserved."""
+    """Largest |P - P(0)| / sqrt(3 M kT); its error is the scatter of replicas."""
     change = np.linalg.norm(series.momentum - series.momentum[:1], axis=1).max(initial=0.0)
-    return Estimate(float(change / np.sqrt(3 * atoms.get_masses().sum() * units.kB * temperature_K)))
+    return _single(change / np.sqrt(3 * atoms.get_masses().sum() * units.kB * temperature_K))
 
 
 def measure_angular_momentum(series: Series, atoms: ase.Atoms, temperature_K: float) -> Estimate:
-    """Largest |L - L(0)| / sqrt(kT sum m r^2); only without periods is L conserved; exact as for P."""
+    """Largest |L - L(0)| / sqrt(kT sum m r^2); only without periods is L conserved."""
     change = np.linalg.norm(series.angular_momentum - series.angular_momentum[:1], axis=1).max(initial=0.0)
     relative = atoms.positions - atoms.get_center_of_mass()
     inertia = float((atoms.get_masses()[:, None] * relative**2).sum())
-    return Estimate(float(change / np.sqrt(units.kB * temperature_K * inertia)))
+    return _single(change / np.sqrt(units.kB * temperature_K * inertia))
 
 
 def measure_reversal(series: Series) -> Estimate:
     """Rms distance in Å from the start after a run forward and, with velocities reversed, back."""
     if len(series.positions) < 2:
         return UNKNOWN
-    return Estimate(float(np.sqrt(((series.positions[-1] - series.positions[0]) ** 2).sum(axis=1).mean())))
+    return _single(np.sqrt(((series.positions[-1] - series.positions[0]) ** 2).sum(axis=1).mean()))
+
+
+def _single(value: float) -> Estimate:
+    """One number of a run, whose error only other runs tell."""
+    return Estimate(float(value), np.nan, 1.0)
 
 
 # rms per coordinate. Two points 5e-4 Å apart miss an O-H bond's slope by 1e-4 (h^2); four points so far apart by 1e-5

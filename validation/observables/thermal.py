@@ -56,6 +56,15 @@ def measure_pressure(series: Series) -> Estimate:
     return estimate_mean(series.pressure_bar)
 
 
+def measure_volume_trend(series: Series) -> Estimate:
+    """Change of the volume along the run's least-squares line, over its mean; other runs tell the error."""
+    volume, time = series.volume_A3, series.sample_time_ps
+    if not np.isfinite(volume).all() or len(volume) < 2:
+        return UNKNOWN
+    slope = float(np.polyfit(time - time.mean(), volume, 1)[0])
+    return Estimate(slope * float(time[-1] - time[0]) / float(volume.mean()), np.nan, 1.0)
+
+
 def measure_volume_fluctuation(series: Series) -> Estimate:
     """std(V), Å^3."""
     volume = series.volume_A3

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import ase
 import numpy as np
 from ase.data import covalent_radii
+from ase.geometry import complete_cell
 from MDAnalysis.lib.distances import calc_bonds, self_capped_distance
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
@@ -32,7 +33,7 @@ class Topology:
 
 def find_topology(atoms: ase.Atoms) -> Topology:
     """Pairs nearer than 1.2 times the sum of their covalent radii."""
-    pairs, distances = find_contacts(atoms.positions, box_of(atoms.cell.array, atoms.pbc))
+    pairs, distances = find_contacts(atoms.positions, box_of(atoms.cell.array, atoms.pbc, atoms.positions))
     radii = covalent_radii[atoms.numbers]
     bonded = pairs[distances < BONDED * (radii[pairs[:, 0]] + radii[pairs[:, 1]])]
     ones = np.ones(len(bonded))
@@ -47,7 +48,7 @@ def count_changes(series: Series, atoms: ase.Atoms) -> np.ndarray:
     old = radii[topology.pairs].sum(axis=1)
     changes = []
     for positions, cell in zip(series.positions, series.cells, strict=True):
-        box = box_of(cell, atoms.pbc)
+        box = box_of(cell, atoms.pbc, positions)
         lengths = calc_bonds(positions[topology.pairs[:, 0]], positions[topology.pairs[:, 1]], box=box)
         pairs, distances = find_contacts(positions, box)
         close = pairs[distances < FORMED * radii[pairs].sum(axis=1)]
@@ -60,7 +61,7 @@ def measure_minimum_distance(series: Series, atoms: ase.Atoms) -> Estimate:
     """Smallest distance between two atoms, Å: the mean over N_BLOCKS parts of the run, whose scatter is its error."""
     smallest = []
     for positions, cell in zip(series.positions, series.cells, strict=True):
-        _, distances = find_contacts(positions, box_of(cell, atoms.pbc))
+        _, distances = find_contacts(positions, box_of(cell, atoms.pbc, positions))
         smallest.append(distances.min(initial=CONTACT_A))
     if len(smallest) < N_BLOCKS:
         return UNKNOWN
@@ -73,8 +74,15 @@ def find_contacts(positions: np.ndarray, box: np.ndarray | None) -> tuple[np.nda
     return np.sort(pairs, axis=1), distances
 
 
-def box_of(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray | None:
-    """MDAnalysis's (6,) box of a cell in LAMMPS's orientation, None unless all directions are periodic."""
-    if not np.all(pbc):
+def box_of(cell: np.ndarray, pbc: np.ndarray, positions: np.ndarray) -> np.ndarray | None:
+    """MDAnalysis's (6,) box of a cell in LAMMPS's orientation; None without periods.
+
+    In a direction that is open, as of a slab, it is so long that no atom of `positions` (n_atoms, 3) touches an image.
+    """
+    if not np.any(pbc):
         return None
-    return np.concatenate([ase.cell.Cell(cell).cellpar()]).astype(np.float32)
+    cell = complete_cell(cell)
+    heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
+    spans = np.ptp(positions @ np.linalg.inv(cell), axis=0)
+    lengths = np.where(pbc, 1.0, np.maximum(1.0, spans + 2 * CONTACT_A / heights))
+    return ase.cell.Cell(cell * lengths[:, None]).cellpar().astype(np.float32)

@@ -1,0 +1,100 @@
+"""What is asked for is measured, or refused before any work, or said to be undecided: it never passes unseen."""
+
+import ase
+import ase.io
+import numpy as np
+import pytest
+from validation_artifacts import cluster, crystal, save_morse, skewed_slab
+
+from mdplugin.errors import CaseError
+from mdplugin.validation.case import OBSERVABLES, Case
+from mdplugin.validation.measurement import find_obstacle
+from mdplugin.validation.observables import thermal
+from mdplugin.validation.observables.topology import box_of, find_contacts, find_topology
+from mdplugin.validation.series import Series
+from mdplugin.validation.study import _mark_missing, validate
+from mdplugin.validation.workspace import prepare
+
+
+def make_case(directory, atoms, ensemble, **changes):
+    ase.io.write(directory / "start.xyz", atoms)
+    settings = {
+        "engine": "ase", "structure": str(directory / "start.xyz"), "timestep_fs": 4.0, "temperature_K": 50,
+        "length_ps": 1.2, "equilibration_ps": 0.1, "replicas": 2, "frame_fs": 16.0, "sample_fs": 16.0,
+    }  # fmt: skip
+    models = (str(save_morse(directory / "model.pt")),)
+    return Case(ensemble, models, str(save_morse(directory / "morse.pt")), **{**settings, **changes})
+
+
+@pytest.mark.parametrize(
+    ("make", "ensemble", "observable", "message"),
+    [
+        (cluster, "nvt", "rdf", "rdf needs a structure with periods in three directions"),
+        (skewed_slab, "nvt", "pressure", "pressure needs a structure with periods in three directions"),
+        (crystal, "nve", "angular_momentum", "angular_momentum needs a structure without periods"),
+        (crystal, "npt", "energy_drift", "energy_drift needs engine lammps"),
+    ],
+)
+def test_an_observable_that_there_cannot_be_is_refused_before_any_work(
+    tmp_path, make, ensemble, observable, message
+):
+    case = make_case(tmp_path, make(), ensemble, observables=(observable,))
+    with pytest.raises(CaseError, match=message):
+        prepare(case, tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+    prepare(case.replace(observables=()), tmp_path / "report")  # not asked for by name, it is left out
+
+
+def test_what_the_runs_are_too_short_for_is_inconclusive_not_passed_over(tmp_path):
+    case = make_case(
+        tmp_path, crystal(), "nvt", observables=("vdos", "kinetic_distribution"), velocity_fs=400
+    )
+    report = validate(case, tmp_path / "report", quiet=True)
+    outcomes = {test.observable: str(test.outcome) for test in report.verdicts[0].tests}
+    assert outcomes["vdos_distance"] == outcomes["kinetic_p_value"] == "inconclusive"
+    assert report.exit_status == 2
+
+
+@pytest.mark.parametrize("ensemble", OBSERVABLES)
+def test_each_observable_is_missed_where_nothing_was_measured(tmp_path, ensemble):
+    atoms = cluster() if ensemble == "nve" else crystal()
+    case = make_case(tmp_path, atoms, ensemble, engine="lammps")
+    assert all(find_obstacle(name, case, atoms) is None for name in case.chosen_observables)
+    candidate, reference = _mark_missing(case.chosen_observables, {"temperature": [1]}, {})
+    assert (
+        len(candidate) == len({"temperature", *case.chosen_observables})
+        and len(reference) >= len(candidate) - 1
+    )
+
+
+def test_atoms_of_a_slab_meet_their_images_where_it_has_periods():
+    cell = np.array([[8.0, 0, 0], [2.0, 9.0, 0], [0, 0, 5.0]])
+    # bonded over the face of the first vector; over the third one, which is open, they would be
+    atoms = ase.Atoms("H4", [[0.3, 1, 1], [7.7, 1, 1], [4, 4, 0.2], [4, 4, 4.9]], cell=cell, pbc=(1, 1, 0))
+    assert find_topology(atoms).pairs.tolist() == [[0, 1]]
+    pairs, distances = find_contacts(atoms.positions, box_of(cell, atoms.pbc, atoms.positions))
+    assert pairs.tolist() == [[0, 1]] and abs(distances[0] - 0.6) <= 1e-5
+    atoms.pbc = True
+    assert sorted(find_topology(atoms).pairs.tolist()) == [[0, 1], [2, 3]]
+    atoms.pbc = False
+    assert find_topology(atoms).pairs.tolist() == []
+    # an open direction need not have a vector, nor to hold the atoms
+    atoms.cell[2], atoms.pbc = 0, (1, 1, 0)
+    assert find_topology(atoms).pairs.tolist() == [[0, 1]]
+
+
+def make_volumes(volume):
+    n = len(volume)
+    values = {name: np.zeros(n) for name in ("potential_eV", "kinetic_eV", "conserved_eV", "wall_s")}
+    return Series(
+        time_ps=np.arange(n) * 1e-3, n_atoms=1, degrees_of_freedom=3, sample_time_ps=np.arange(n) * 5e-3,
+        pressure_bar=np.zeros(n), volume_A3=volume, momentum=np.zeros((n, 3)), angular_momentum=np.zeros((n, 3)),
+        frame_time_ps=np.zeros(0), positions=np.zeros((0, 1, 3)), cells=np.zeros((0, 3, 3)),
+        spectrum=np.zeros((0, 1, 0)), frequency_per_cm=np.zeros(0), failure=None, **values,
+    )  # fmt: skip
+
+
+def test_the_trend_of_the_volume_is_its_change_over_the_run():
+    steady = thermal.measure_volume_trend(make_volumes(100 + np.sin(np.arange(500.0))))
+    swelling = thermal.measure_volume_trend(make_volumes(np.linspace(80, 120, 500)))
+    assert abs(steady.value) <= 1e-3 and abs(swelling.value - 0.4) <= 1e-9
