@@ -235,3 +235,25 @@ def test_a_file_that_is_no_report_is_refused(tmp_path):
         (tmp_path / "report.json").write_text(text)
         with pytest.raises(MDPluginError, match="expected a"):
             read_report(tmp_path / "report.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "pressure_bar"),
+    [
+        ({"reference": "water"}, 10_300),
+        ({"reference": "water", "structure": "water-64"}, 10_300),
+        ({"reference": "water", "structure": "water-64", "pressure_bar": 1}, 1),
+        ({"reference": "water", "structure": "mine.xyz"}, 1),
+        ({"reference": "silicon"}, 1),
+        ({"reference": "mine.model", "structure": "water-64"}, 1),
+    ],
+)
+def test_bundled_water_runs_at_the_pressure_that_it_has_in_its_box(changes, pressure_bar):
+    assert read_case("npt", models=["m.pt"], **changes).pressure_bar == pressure_bar
+    if "pressure_bar" not in changes:
+        assert read_case("nvt", models=["m.pt"], **changes).pressure_bar == 1
+
+
+def test_an_artifact_of_bundled_water_as_reference_has_its_pressure_too(artifacts):
+    case = read_case("npt", models=["m.pt"], reference=str(artifacts["water", "fp64"]))
+    assert case.pressure_bar == 10_300

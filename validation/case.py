@@ -52,7 +52,8 @@ class Case:
         engine: "ase" or "lammps".
         structure: file for ASE (its last frame) or bundled structure; None for the reference's own box.
         repeat: copies of the structure along its cell vectors.
-        timestep_fs, temperature_K, pressure_bar: of the dynamics.
+        timestep_fs, temperature_K, pressure_bar: of the dynamics; pressure in npt, where `read_case` gives the bundled
+            water in its own box the 10.3 kbar that it has there.
         length_ps: of each run.
         equilibration_ps: Langevin dynamics with the reference before each run; in nvt and npt as much again, with
             the run's own potential and ensemble, is left out of the averages.

@@ -15,6 +15,7 @@ import yaml
 
 from mdplugin.errors import CaseError
 from mdplugin.validation.case import Case
+from mdplugin.validation.potential import find_own_pressure
 
 BUNDLED = Path(__file__).resolve().parent / "cases"
 _FIELDS = {each.name: each for each in dataclasses.fields(Case)}
@@ -28,6 +29,8 @@ def bundled_cases() -> tuple[str, ...]:
 
 def read_case(source: str, **changes) -> Case:
     """Read a YAML file, or a bundled case by name; `changes` (command line) replace its values.
+
+    In npt the pressure of a bundled potential in its own box is what it has there, unless one is given.
 
     Raises:
         CaseError: no such file, not YAML, an unknown key, or a value of the wrong kind.
@@ -43,7 +46,15 @@ def read_case(source: str, **changes) -> Case:
         raise CaseError(f"{source}: not a YAML file ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict):
         raise CaseError(f"{source}: expected keys and values, got {type(content).__name__}")
-    return parse_case({**content, **changes}, source)
+    content |= changes
+    reference = content.get("reference")
+    if (
+        content.get("ensemble") == "npt"
+        and content.get("pressure_bar") is None
+        and isinstance(reference, (str, Path))
+    ):
+        content["pressure_bar"] = find_own_pressure(reference, content.get("structure"))
+    return parse_case(content, source)
 
 
 def parse_case(content: dict, where: str) -> Case:

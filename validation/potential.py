@@ -137,6 +137,14 @@ def find_bundled_box(reference: str | os.PathLike) -> Path | None:
     return potentials.find_structure(f"{name}-64")
 
 
+def find_own_pressure(reference: str | os.PathLike, structure: str | None) -> float | None:
+    """Bar; what a bundled `reference` has in its own box, if that is the structure and far from 1 bar, else None."""
+    box = find_bundled_box(reference)
+    if box is None or structure not in (None, box.stem):
+        return None
+    return potentials.BOX_PRESSURES_BAR.get(box.stem)
+
+
 def require_elements(atoms: ase.Atoms, path: str | os.PathLike) -> None:
     """Raise StructureError if the artifact at `path` does not know an element of `atoms`."""
     manifest = mdplugin.read_manifest(path)
