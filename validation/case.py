@@ -36,7 +36,7 @@ OBSERVABLES = {
         "temperature", "kinetic_distribution", "energy_drift", "pressure", "rdf", "coordination", "diffusion", "vdos",
         "shadow",
     ),
-    "npt": ("temperature", "density", "pressure", "volume_fluctuation", "energy_drift", "rdf", "shadow"),
+    "npt": ("temperature", "density", "pressure", "volume_fluctuation", "rdf", "shadow"),
     "stability": ("bonds", "minimum_distance", "shadow"),
 }  # fmt: skip
 

@@ -120,7 +120,7 @@ def _judge_runs(
 ) -> Report:
     evidence = {}
     asked, sound = (
-        tuple(name for name in names if find_obstacle(name, case, structure.atoms) is None)
+        tuple(name for name in names if find_obstacle(name, structure.atoms) is None)
         for names in (case.chosen_observables, case.sound_observables)
     )
     for label in (REFERENCE, *case.labels):

@@ -132,9 +132,7 @@ def require_sound_reference(case: Case, values: dict[str, list[Estimate]], failu
         raise _blame(
             f"drifts by {ratio.value:.3g} times what its kinetic energy fluctuates, allowed {limits['drift_ratio'].value:g}"
         )
-    # a barostat on its way to equilibrium conserves less well than that
-    drift = exceeds("energy_drift", "drift_meV_per_atom_per_ps") if case.ensemble != "npt" else None
-    if drift:
+    if drift := exceeds("energy_drift", "drift_meV_per_atom_per_ps"):
         raise _blame(
             f"drifts by {format_estimate(drift)} meV/atom/ps, allowed {limits['drift_meV_per_atom_per_ps'].value:g}"
         )

@@ -102,7 +102,7 @@ def _require_measurable(case: Case, structure: Structure) -> None:
             f"{int(structure.atoms.pbc.sum())}: it has no volume; nvt and stability need none"
         )
     for name in case.observables:
-        if obstacle := find_obstacle(name, case, structure.atoms):
+        if obstacle := find_obstacle(name, structure.atoms):
             raise CaseError(f"observables: {name} needs {obstacle}: leave it out, or change that")
 
 
