@@ -21,7 +21,7 @@ from mdplugin.machine import describe_machine
 from mdplugin.validation.case import Case
 from mdplugin.validation.case_file import read_case
 from mdplugin.validation.comparison import Test
-from mdplugin.validation.measurement import Measurement, measure_replicas
+from mdplugin.validation.measurement import Measurement, find_measurable, measure_replicas
 from mdplugin.validation.plan import plan_runs
 from mdplugin.validation.pool import execute_runs
 from mdplugin.validation.profiles import add_profiles
@@ -39,10 +39,9 @@ def measure(case: Case, directory: Path) -> Measurement:
     prepare(case, directory)
     plans = [plan for plan in plan_runs(case) if plan.label == label]
     execute_runs(plans, directory, count_jobs(case), quiet=False)
-    structure = read_prepared(directory)[1]
-    return measure_replicas(
-        case, structure.atoms, load_replicas(case, label, directory), case.chosen_observables
-    )
+    atoms = read_prepared(directory)[1].atoms
+    asked = find_measurable(case.chosen_observables, atoms)
+    return measure_replicas(case, atoms, load_replicas(case, label, directory), asked)
 
 
 def compare(name: str, model: Path, reference: str, directory: Path) -> list[dict]:

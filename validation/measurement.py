@@ -1,5 +1,6 @@
 """Runs of one potential -> its observables: one estimate per replica, profiles for those that need a common window."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import ase
@@ -22,6 +23,11 @@ def find_obstacle(name: str, atoms: ase.Atoms) -> str | None:
     if name == "angular_momentum" and atoms.pbc.any():
         return "a structure without periods, which alone conserves it"
     return None
+
+
+def find_measurable(names: Iterable[str], atoms: ase.Atoms) -> tuple[str, ...]:
+    """Those observables that these atoms have."""
+    return tuple(name for name in names if find_obstacle(name, atoms) is None)
 
 
 @dataclass(frozen=True)

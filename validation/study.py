@@ -11,7 +11,7 @@ import numpy as np
 from mdplugin.errors import CaseError
 from mdplugin.validation.case import REFERENCE, Case
 from mdplugin.validation.chain import count_done, execute_run, load_run
-from mdplugin.validation.measurement import Measurement, Replica, find_obstacle, measure_replicas
+from mdplugin.validation.measurement import Measurement, Replica, find_measurable, measure_replicas
 from mdplugin.validation.observables.conservation import measure_gradient
 from mdplugin.validation.observables.shadow import Shadow, compare_frames, measure_shadow
 from mdplugin.validation.plan import plan_runs
@@ -119,10 +119,8 @@ def _judge_runs(
     case: Case, structure: Structure, potentials: Mapping[str, Potential], directory: Path, command
 ) -> Report:
     evidence = {}
-    asked, sound = (
-        tuple(name for name in names if find_obstacle(name, structure.atoms) is None)
-        for names in (case.chosen_observables, case.sound_observables)
-    )
+    asked = find_measurable(case.chosen_observables, structure.atoms)
+    sound = find_measurable(case.sound_observables, structure.atoms)
     for label in (REFERENCE, *case.labels):
         replicas = load_replicas(case, label, directory)
         chosen = sound if label == REFERENCE else asked
