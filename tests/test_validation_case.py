@@ -239,6 +239,8 @@ def run_cli(capsys, directory, *more, **changes):
         ({"model": ""}, "models: expected a file, got an empty name"),
         ({"model": "{}"}, "models: expected a file, got the directory /"),
         ({"reference": "{}"}, "reference: expected a file, got the directory /"),
+        ({"jobs": 0}, "jobs: expected an integer of at least 1, got 0"),
+        ({"jobs": -1}, "jobs: expected an integer of at least 1, got -1"),
         ({"output": "{}/morse.pt/report"}, "choose a writable directory with -o"),
         ({"temperature": 300}, "unrecognized arguments"),
     ],

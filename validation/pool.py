@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from mdplugin.errors import CaseError
+from mdplugin.validation.case import require_integer
 from mdplugin.validation.chain import is_finished
 from mdplugin.validation.plan import RunPlan
 from mdplugin.validation.progress import read_progress, show_progress
@@ -33,8 +34,10 @@ def execute_runs(plans: Sequence[RunPlan], directory: Path, jobs: int, *, quiet:
     """Do what is left of the runs in `directory`/runs, `jobs` at a time.
 
     Raises:
-        CaseError: a run could not be done; the others that had started are ended, and everything is kept.
+        CaseError: `jobs` is less than 1, or a run could not be done; the others that had started are ended, and
+            everything is kept.
     """
+    require_integer("jobs", jobs, 1)
     waiting = [plan for plan in plans if not is_finished(directory / "runs" / plan.name, plan)]
     running: dict[RunPlan, Job] = {}
     finished = sum(plan.steps for plan in plans if plan not in waiting)
