@@ -1,5 +1,7 @@
 """Options of `mdplugin validate`: none is ignored, and all of them come to the cases that one expects."""
 
+import io
+import sys
 from types import SimpleNamespace
 
 import ase.io
@@ -11,7 +13,9 @@ from mdplugin.errors import CaseError
 from mdplugin.validation import study
 from mdplugin.validation.command import QUICK_NOTE
 from mdplugin.validation.comparison import Outcome
+from mdplugin.validation.plan import plan_runs
 from mdplugin.validation.pool import execute_runs
+from mdplugin.validation.progress import show_progress, show_suite
 from mdplugin.validation.workspace import read_prepared
 
 
@@ -110,3 +114,54 @@ def test_a_quick_look_says_that_it_concludes_little(tmp_path, morse, monkeypatch
     out, error = capsys.readouterr()
     assert QUICK_NOTE in (error if options else out)
     assert not options or out == "{}\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def watch(monkeypatch):
+    """What a terminal is shown on stderr; no fixture, since pytest sets stderr anew for the test itself."""
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    return sys.stderr
+
+
+def test_a_bar_starts_from_what_was_done_before(monkeypatch):
+    terminal = watch(monkeypatch)
+    with show_progress(1000, quiet=False, done=900) as reach:
+        assert "| 900/1000 [00:00<?, ?step/s]" in terminal.getvalue()
+        reach(950)
+    assert "| 950/1000 " in terminal.getvalue()
+
+
+def test_several_cases_have_one_bar(monkeypatch):
+    terminal = watch(monkeypatch)
+    with show_suite(1000, 250, quiet=False) as announce:
+        for number, done in enumerate((250, 0), 1):
+            announce(f"part {number}")
+            with show_progress(500, quiet=False, done=done) as reach:
+                reach(500)
+    shown = terminal.getvalue()
+    assert "part 1:  25%" in shown and "part 2:" in shown and "| 1000/1000 " in shown and "/500" not in shown
+    with show_progress(500, quiet=False):
+        assert "| 0/500 " in terminal.getvalue()  # its own again
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_the_bar_of_all_says_which_case_is_at_work(morse, monkeypatch, watched):
+    def work(case, directory, **options):
+        steps = sum(plan.steps for plan in plan_runs(case))
+        with show_progress(steps, options["quiet"]) as reach:
+            reach(steps)
+        if case.ensemble == "nvt":
+            raise CaseError("the end")
+
+    monkeypatch.setattr(study, "validate", work)
+    monkeypatch.setattr(sys, "stderr", Terminal() if watched else io.StringIO())
+    assert main(["validate", "all", *morse]) == 3
+    shown = sys.stderr.getvalue()
+    if watched:
+        assert "nve, 1 of 4:   0%" in shown and "nvt, 2 of 4: " in shown
+    else:
+        assert shown == "nve, 1 of 4\nnvt, 2 of 4\nmdplugin: the end\n"

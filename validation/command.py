@@ -157,6 +157,9 @@ def _read_case(source: str, given: dict, quick: bool):
 
 
 def _validate(cases: dict, arguments: argparse.Namespace) -> list:
+    from mdplugin.validation.plan import plan_runs
+    from mdplugin.validation.pool import count_steps_done
+    from mdplugin.validation.progress import show_suite
     from mdplugin.validation.study import validate
     from mdplugin.validation.workspace import prepare
 
@@ -164,19 +167,16 @@ def _validate(cases: dict, arguments: argparse.Namespace) -> list:
         prepare(
             case, directory, arguments.trust
         )  # so that the last case's bad option shows before the first one's hours
+    plans = {directory: plan_runs(case) for directory, case in cases.items()}
+    total = sum(plan.steps for each in plans.values() for plan in each)
+    done = sum(sum(count_steps_done(each, directory).values()) for directory, each in plans.items())
+    options = {"jobs": arguments.jobs, "quiet": arguments.quiet, "command": ["mdplugin", *sys.argv[1:]]}
     reports = []
-    for directory, case in cases.items():
-        if not arguments.quiet and len(cases) > 1:
-            print(f"{directory.name}: {len(reports) + 1} of {len(cases)}", file=sys.stderr, flush=True)
-        reports.append(
-            validate(
-                case,
-                directory,
-                jobs=arguments.jobs,
-                quiet=arguments.quiet,
-                command=["mdplugin", *sys.argv[1:]],
-            )
-        )
+    with show_suite(total, done, arguments.quiet) as announce:
+        for directory, case in cases.items():
+            if len(cases) > 1:
+                announce(f"{directory.name}, {len(reports) + 1} of {len(cases)}")
+            reports.append(validate(case, directory, **options))
     return reports
 
 

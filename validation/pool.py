@@ -15,7 +15,7 @@ from typing import IO
 
 from mdplugin.errors import CaseError
 from mdplugin.validation.case import require_integer
-from mdplugin.validation.chain import is_finished
+from mdplugin.validation.chain import count_done
 from mdplugin.validation.plan import RunPlan
 from mdplugin.validation.progress import read_progress, show_progress
 
@@ -38,10 +38,10 @@ def execute_runs(plans: Sequence[RunPlan], directory: Path, jobs: int, *, quiet:
             everything is kept.
     """
     require_integer("jobs", jobs, 1)
-    waiting = [plan for plan in plans if not is_finished(directory / "runs" / plan.name, plan)]
+    done = count_steps_done(plans, directory)
+    waiting = [plan for plan in plans if done[plan.name] < plan.steps]
     running: dict[RunPlan, Job] = {}
-    finished = sum(plan.steps for plan in plans if plan not in waiting)
-    with show_progress(sum(plan.steps for plan in plans), quiet) as reach:
+    with show_progress(sum(plan.steps for plan in plans), quiet, sum(done.values())) as reach:
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
@@ -50,14 +50,21 @@ def execute_runs(plans: Sequence[RunPlan], directory: Path, jobs: int, *, quiet:
                 time.sleep(POLL_S)
                 for plan in [plan for plan, job in running.items() if job.process.poll() is not None]:
                     _require_success(plan, running.pop(plan))
-                    finished += plan.steps
-                reach(finished + sum(_steps_so_far(directory, plan) for plan in running))
+                    done[plan.name] = plan.steps
+                for plan in running:
+                    done[plan.name] = max(done[plan.name], _steps_so_far(directory, plan))
+                reach(sum(done.values()))
         finally:
             for job in running.values():
                 job.process.terminate()  # it ends its LAMMPS and keeps its checkpoints
             for job in running.values():
                 job.process.wait()
                 job.stderr.close()
+
+
+def count_steps_done(plans: Sequence[RunPlan], directory: Path) -> dict[str, int]:
+    """Run -> its steps in `directory`/runs that are committed."""
+    return {plan.name: count_done(directory / "runs" / plan.name, plan) for plan in plans}
 
 
 def run_command(plan: RunPlan, directory: Path) -> list[str]:
