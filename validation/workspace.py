@@ -99,6 +99,13 @@ def prepare(case: Case, directory: Path, trust: bool = False) -> None:
         ) from error
 
 
+def _copy(source: Path, target: Path) -> None:
+    """Make `target` a copy of `source`, whole or not at all, also of itself or where it was a link."""
+    part = target.with_name(f".{target.name}")
+    shutil.copyfile(source, part)
+    replace_durably(part, target)
+
+
 def _require_files(case: Case) -> None:
     """Raise CaseError if a model or the reference is a folder; an empty name is the working directory's."""
     for name, path in (*(("models", model) for model in case.models), ("reference", case.reference)):
@@ -106,13 +113,6 @@ def _require_files(case: Case) -> None:
             raise CaseError(
                 f"{name}: expected a file, got {f'the directory {path}' if path else 'an empty name'}"
             )
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Make `target` a copy of `source`, whole or not at all, also of itself or where it was a link."""
-    part = target.with_name(f".{target.name}")
-    shutil.copyfile(source, part)
-    replace_durably(part, target)
 
 
 def _require_same_case(
