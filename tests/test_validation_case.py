@@ -52,12 +52,57 @@ GOOD = {"ensemble": "nve", "models": ["m.pt"], "reference": "water", "engine": "
         ({"temperature": 300}, "unknown key 'temperature'; did you mean 'temperature_K'.*"),
         ({"zzz": 300}, "unknown key 'zzz'; the keys are ensemble, .*"),
         ({"structure": 3}, "structure: expected a text, got 3"),
+        pytest.param({"length_ps": 10**309}, "length_ps: expected a positive number, got 10+", id="1e309"),
+        (
+            {"temperature_K": 10_000},
+            "temperature_K: expected less than the limit explosion_K, 10000 K, at which a run is ended, got 10000",
+        ),
+        (
+            {"limits": {"explosion_K": 300}},
+            "temperature_K: expected less than the limit explosion_K, 300 K, .*, got 300",
+        ),
+        (
+            {"timestep_fs": 1e-320},
+            r"length_ps: expected fewer than 2147483648 steps \(LAMMPS counts no further\), got 2 ps in steps of .* fs",
+        ),
+        (
+            {"length_ps": 2e6},
+            "length_ps: expected fewer than 2147483648 steps .*, got 2e.06 ps in steps of 0.5 fs",
+        ),
+        ({"equilibration_ps": 1e300}, "equilibration_ps: expected fewer than 2147483648 steps .*"),
+        ({"checkpoint_ps": 1e308}, "checkpoint_ps: expected fewer than 2147483648 steps .*"),
+        ({"frame_fs": 1e300}, "frame_fs: expected fewer than 2147483648 steps .*, got 1e.300 fs in .*"),
     ],
     ids=str,
 )
 def test_a_case_that_cannot_be_run_is_refused_when_it_is_stated(changes, message):
     with pytest.raises(CaseError, match=f"^here: {message}$"):
         parse_case({**GOOD, **changes}, "here")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"velocity_fs": 4.4},
+            r"at most 4.17 fs .*O-H stretch .*, got 4.5 fs in steps of 0.5 fs: shorten it, or .*",
+        ),
+        ({"timestep_fs": 5.0}, "at most 4.17 fs .*, got 5 fs in steps of 5 fs: .*"),
+        (
+            {"timestep_fs": 0.01, "length_ps": 0.01},
+            "at least 8 velocities .*, got 5: shorten it, or leave vdos out .*",
+        ),
+        ({"checkpoint_ps": 0.01}, "at least 8 velocities in length_ps and in checkpoint_ps .*, got 5: .*"),
+    ],
+    ids=str,
+)
+def test_velocities_that_make_no_spectrum_are_refused_where_one_is_asked_for(changes, message):
+    changes = {"length_ps": 3.0, **changes}
+    with pytest.raises(CaseError, match=f"^here: velocity_fs: expected {message}$"):
+        parse_case({**GOOD, "ensemble": "nvt", **changes}, "here")
+    for other in ({"ensemble": "nve"}, {"ensemble": "nvt", "observables": ["rdf"]}):
+        parse_case({**GOOD, **other, **changes}, "here")
+    parse_case({**GOOD, "ensemble": "nvt", "velocity_fs": 4.0}, "here")
 
 
 def test_a_case_survives_its_description():
@@ -87,6 +132,11 @@ def test_water_1536_is_eight_copies_of_the_bundled_box():
         ("- nve", "expected keys and values, got list"),
         ("ensemble: nve\nmodels: [m.pt]\nreference: water\nsteps: 5", "unknown key 'steps'"),
         ("ensemble: nve", "expected a value for models, reference, got none"),
+        (
+            "ensemble: nve\nlength_ps: 1\nmodels: [m.pt]\nlength_ps: 2",
+            "line 4: expected every key once, got 'length_ps' again: remove one",
+        ),
+        ("limits: {rdf_rms: 1, rdf_rms: 2}", "line 1: expected every key once, got 'rdf_rms' again"),
     ],
 )
 def test_a_file_that_is_no_case_is_refused_by_name(tmp_path, text, message):
@@ -186,11 +236,15 @@ def run_cli(capsys, directory, *more, **changes):
         ({"reference": "{}/low.pt"}, "got an artifact of precision fp32"),
         ({"structure": "{}/xenon.xyz"}, "elements Xe are not in low.pt; it knows Ne Ar"),
         ({"model": "{}/crystal.xyz"}, "expected an artifact"),
+        ({"model": ""}, "models: expected a file, got an empty name"),
+        ({"model": "{}"}, "models: expected a file, got the directory /"),
+        ({"reference": "{}"}, "reference: expected a file, got the directory /"),
+        ({"jobs": 0}, "jobs: expected an integer of at least 1, got 0"),
+        ({"jobs": -1}, "jobs: expected an integer of at least 1, got -1"),
         ({"output": "{}/morse.pt/report"}, "choose a writable directory with -o"),
         ({"temperature": 300}, "unrecognized arguments"),
-        ({"run": "x"}, "expected no CASE beside --run or --collect"),
     ],
-    ids=["engine", "length", "temperature", "reference", "element", "model", "output", "option", "run"],
+    ids=str,
 )
 def test_bad_options_end_in_one_line_and_exit_status_3(capsys, tmp_path, changes, message):
     changes = {name: str(value).format(tmp_path) for name, value in changes.items()}

@@ -100,9 +100,8 @@ def execute_broken_run(directory, engine, explosion_K):
 
 @pytest.mark.parametrize("engine", ["ase", "lammps"])
 def test_a_case_s_own_explosion_limit_ends_a_run(tmp_path, engine):
-    failure = execute_broken_run(tmp_path, engine, 60.0)
-    # 100 K in a crystal at rest fall to half of that, and swing
-    assert failure.step < 30 and failure.reason.endswith("is above 60 K: the system explodes")
+    failure = execute_broken_run(tmp_path, engine, 200.0)
+    assert failure.reason.endswith("is above 200 K: the system explodes")
 
 
 def test_atoms_that_fly_apart_in_lammps_are_a_result_whatever_lammps_calls_it(tmp_path):

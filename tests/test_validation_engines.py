@@ -187,7 +187,7 @@ def small_case(directory, ensemble="nve", engine="lammps", **changes):
         "equilibration_ps": 0.0,
         "frame_fs": 16.0,
         "sample_fs": 16.0,
-        "velocity_fs": 8.0,
+        "velocity_fs": 4.0,
         "replicas": 2,
     }
     return Case(**{"ensemble": ensemble, "engine": engine, **settings, **changes})

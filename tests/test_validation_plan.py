@@ -60,7 +60,7 @@ def test_a_last_segment_too_short_for_the_resolution_adds_no_spectrum(tmp_path):
     case = Case(
         "nvt", (str(save_morse(tmp_path / "a.pt")),), str(save_morse(tmp_path / "b.pt")), engine="ase",
         structure=str(tmp_path / "crystal.xyz"), timestep_fs=4.0, temperature_K=100, length_ps=2.4,
-        equilibration_ps=0.0, checkpoint_ps=1.0, sample_fs=16.0, frame_fs=16.0, velocity_fs=8.0, replicas=2,
+        equilibration_ps=0.0, checkpoint_ps=1.0, sample_fs=16.0, frame_fs=16.0, velocity_fs=4.0, replicas=2,
         observables=("vdos", "temperature"),
     )  # fmt: skip
     crystal().write(tmp_path / "crystal.xyz")

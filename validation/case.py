@@ -1,7 +1,7 @@
 """The statement of a case: what is run, how long, how hot; refused before any work if impossible."""
 
 import dataclasses
-import math
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -14,6 +14,9 @@ ENGINES = ("ase", "lammps")
 REFERENCE = "reference"  # the label of the float64 runs
 MAX_SEED = 400_000_000  # LAMMPS takes seeds below 9e8; replicas and segments add to it
 MIN_STEPS = 256  # 64 coarse means of at least 4 samples (statistics.py)
+MAX_STEPS = 2**31  # LAMMPS counts the steps of a run in 32 bits
+MIN_VELOCITIES = 8  # of a spectrum
+MAX_VELOCITY_FS = 4.17  # Nyquist's frequency is 4,000 cm^-1 then; an O-H stretch has 3,400 to 3,800
 
 # what the reference is judged by, whatever a case asks for (verdict.py)
 SOUNDNESS = (
@@ -90,6 +93,9 @@ class Case:
     _POSITIVE: ClassVar[tuple[str, ...]] = (
         "timestep_fs", "temperature_K", "length_ps", "sample_fs", "frame_fs", "velocity_fs", "checkpoint_ps",
     )  # fmt: skip
+    _TIMES: ClassVar[tuple[str, ...]] = (
+        "length_ps", "equilibration_ps", "checkpoint_ps", "sample_fs", "frame_fs", "velocity_fs",
+    )  # fmt: skip
     _COUNTS: ClassVar[dict[str, int]] = {"replicas": 2, "seed": 0, "threads": 1, "ranks": 1}
 
     def __post_init__(self):
@@ -101,7 +107,7 @@ class Case:
         _require_number("equilibration_ps", self.equilibration_ps, positive=False)
         _require_number("pressure_bar", self.pressure_bar, positive=None)
         for name, least in self._COUNTS.items():
-            _require_integer(name, getattr(self, name), least)
+            require_integer(name, getattr(self, name), least)
         self._require_repeat()
         if self.seed > MAX_SEED:
             raise CaseError(f"seed: expected at most {MAX_SEED}, got {self.seed}")
@@ -109,14 +115,50 @@ class Case:
             raise CaseError(
                 f"ranks: expected 1 with engine {self.engine}, got {self.ranks}: use engine lammps"
             )
+        self._require_steps()
+        for name in self.observables:
+            _require_choice("observables", name, OBSERVABLES[self.ensemble])
+        explosion_K = self.limit_table["explosion_K"].value
+        if self.temperature_K >= explosion_K:
+            raise CaseError(
+                f"temperature_K: expected less than the limit explosion_K, {explosion_K:g} K, at which a run is ended, "
+                f"got {self.temperature_K:g}"
+            )
+        if self.ensemble == "nvt" and "vdos" in self.chosen_observables:
+            self._require_velocities()
+
+    def _require_steps(self) -> None:
+        """A number of steps that can be done, and is enough."""
+        for name in self._TIMES:
+            value, unit = getattr(self, name), name[-2:]
+            if not float(value) * (1000 if unit == "ps" else 1) / self.timestep_fs < MAX_STEPS:
+                raise CaseError(
+                    f"{name}: expected fewer than {MAX_STEPS} steps (LAMMPS counts no further), got {value:g} {unit} in "
+                    f"steps of {self.timestep_fs:g} fs"
+                )
         if self.steps < MIN_STEPS:
             raise CaseError(
                 f"length_ps: expected at least {MIN_STEPS} steps (error bars need them), got {self.length_ps:g} ps, "
                 f"{self.steps} steps of {self.timestep_fs:g} fs"
             )
-        for name in self.observables:
-            _require_choice("observables", name, OBSERVABLES[self.ensemble])
-        set_limits(self.limits)
+
+    def _require_velocities(self) -> None:
+        """Velocities that make a spectrum, up to the highest frequencies of molecules."""
+        every = self.count_steps(self.velocity_fs)
+        spacing_fs = every * self.timestep_fs
+        otherwise = "shorten it, or leave vdos out of observables"
+        if spacing_fs > MAX_VELOCITY_FS:
+            raise CaseError(
+                f"velocity_fs: expected at most {MAX_VELOCITY_FS} fs between velocities (an O-H stretch of 3,400 to "
+                f"3,800 cm^-1 seems to be of a lower frequency beyond), got {spacing_fs:g} fs in steps of "
+                f"{self.timestep_fs:g} fs: {otherwise}"
+            )
+        found = min(self.steps, self.count_steps(self.checkpoint_ps * 1000)) // every
+        if found < MIN_VELOCITIES:
+            raise CaseError(
+                f"velocity_fs: expected at least {MIN_VELOCITIES} velocities in length_ps and in checkpoint_ps (a "
+                f"spectrum needs them), got {found}: {otherwise}"
+            )
 
     def _require_models(self) -> None:
         if not self.models:
@@ -131,7 +173,7 @@ class Case:
         if len(self.repeat) != 3:
             raise CaseError(f"repeat: expected three whole numbers, got {self.repeat!r}")
         for number in self.repeat:
-            _require_integer("repeat", number, 1)
+            require_integer("repeat", number, 1)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -174,14 +216,17 @@ def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise CaseError(f"{name}: expected one of {', '.join(choices)}, got '{value}'")
 
 
-def _require_integer(name: str, value: int, least: int) -> None:
+def require_integer(name: str, value: int, least: int) -> None:
+    """Raise CaseError unless `value` is a whole number of at least `least`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise CaseError(f"{name}: expected an integer of at least {least}, got {value!r}")
 
 
 def _require_number(name: str, value: float, *, positive: bool | None) -> None:
     """`positive`: True for more than zero, False for zero or more, None for any finite number."""
-    good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    good = (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    )
     if not good or (positive and not value > 0) or (positive is False and value < 0):
         kind = {True: "a positive number", False: "a number of zero or more", None: "a finite number"}[
             positive

@@ -22,6 +22,22 @@ _FIELDS = {each.name: each for each in dataclasses.fields(Case)}
 _TEXTS = ("ensemble", "reference", "engine", "structure")
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain values; a key that is there twice, of which YAML's own loader drops one, is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    line = key.start_mark.line + 1
+                    raise yaml.YAMLError(
+                        f"line {line}: expected every key once, got '{key.value}' again: remove one"
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def bundled_cases() -> tuple[str, ...]:
     """Names of the cases that come with the package."""
     return tuple(sorted(file.stem for file in BUNDLED.glob("*.yaml")))
@@ -37,7 +53,7 @@ def read_case(source: str, **changes) -> Case:
     """
     path = BUNDLED / f"{source}.yaml" if source in bundled_cases() else Path(source)
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), _Loader)
     except FileNotFoundError as error:
         raise CaseError(
             f"{source}: expected a YAML file or one of {', '.join(bundled_cases())}; no such file"

@@ -143,11 +143,6 @@ def count_done(directory: Path, plan: RunPlan) -> int:
     return done
 
 
-def is_finished(directory: Path, plan: RunPlan) -> bool:
-    """Whether nothing is left to do."""
-    return count_done(directory, plan) == plan.steps
-
-
 def load_run(directory: Path, plan: RunPlan) -> tuple[Series | None, Failure | None]:
     """The measured part of a finished run, and where its preparation broke off (then there is no measured part)."""
     measured = []

@@ -1,4 +1,4 @@
-"""`mdplugin validate`: options -> case -> exit status 0 pass, 1 fail, 2 inconclusive (errors are raised: 3)."""
+"""`mdplugin validate`: options -> cases -> exit status 0 pass, 1 fail, 2 inconclusive (errors are raised: 3)."""
 
 import argparse
 import sys
@@ -8,6 +8,21 @@ SUITE = ("nve", "nvt", "npt", "stability")
 # what fits into two minutes on two cores with the bundled water: enough to see a gross fault
 QUICK = {"length_ps": 0.15, "equilibration_ps": 0.02, "replicas": 2, "checkpoint_ps": 1.0}
 QUICK_NOTE = "quick: runs too short to conclude on drifts, structure or diffusion; only what fails is shown to be wrong"
+
+_CASE_OPTIONS = (
+    "models", "reference", "engine", "structure", "length_ps", "timestep_fs", "temperature_K", "pressure_bar",
+    "equilibration_ps", "replicas", "seed", "threads", "ranks", "checkpoint_ps",
+)  # fmt: skip
+_ELSEWHERE = ("case", *_CASE_OPTIONS, "quick", "trust", "jobs")
+# an option -> what it would ignore, and why
+_EXCLUDED = {
+    "run_name": (
+        (*_ELSEWHERE, "plan", "collect", "certify", "json"),
+        "it does one run of the case that DIR holds",
+    ),
+    "collect": ((*_ELSEWHERE, "plan"), "it judges the case that DIR holds"),
+    "plan": (("jobs", "certify", "json"), "it runs and judges nothing"),
+}
 
 _DESCRIPTION = """\
 Run artifacts and their float64 reference, several replicas each, and judge whether the artifacts can be told from
@@ -35,9 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--reference", help="their checkpoint, a bundled potential, or an fp64 artifact")
     add("--engine", help="lammps (default) or ase")
     add("--structure", help="file that ASE reads, or a bundled one; default: the reference's")
-    add("--length-ps", type=float, help="length of each run")
+    add("--length-ps", type=float, help="length of each run, at least 256 steps")
     add("--timestep-fs", type=float, help="timestep (default 0.5)")
-    add("--temperature-K", type=float, help="temperature (default 300; stability 500)")
+    add(
+        "--temperature-K",
+        type=float,
+        help="temperature (default 300; stability 500); in all, stability is run at 500 or, if that is hotter, at this",
+    )
     add("--pressure-bar", type=float, help="pressure in npt (default 1)")
     add("--equilibration-ps", type=float, help="Langevin dynamics with the reference before each run")
     add("--replicas", type=int, help="runs of each potential, with different seeds (default 3)")
@@ -45,22 +64,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=int, help="torch threads of one run (default 1)")
     add("--ranks", type=int, help="MPI ranks of one run, LAMMPS only (default 1)")
     add("--checkpoint-ps", type=float, help="time between checkpoints")
-    add("--jobs", type=int, help="runs at a time (default: as many as the cores serve)")
+    add("--jobs", type=int, help="runs at a time, at least 1 (default: as many as the cores serve)")
     add("-o", "--output", type=Path, required=True, metavar="DIR", help="directory of runs and report")
     add(
         "--quick",
         action="store_true",
-        help="a look of two minutes at what is grossly wrong; concludes little",
+        help="a look of two minutes at what is grossly wrong, with runs of 0.15 ps or 256 steps; concludes little",
     )
     add("--trust", action="store_true", help="open the reference's .model by running its pickle")
     add("--plan", action="store_true", help="write the case and its commands, run nothing")
-    add("--collect", action="store_true", help="judge the runs in DIR")
+    add("--collect", action="store_true", help="judge the runs in DIR; takes no CASE and none of its options")
     add("--certify", action="store_true", help="write the verdict into the artifacts; both engines say it")
     add(
         "--json", action="store_true", help="print report.json instead of the summary; a list of them for all"
     )
     add("--quiet", action="store_true", help="no progress bar")
-    add("--run", dest="run_name", metavar="NAME", help="do one run of a planned case (what --plan writes)")
+    add(
+        "--run",
+        dest="run_name",
+        metavar="NAME",
+        help="do one run of a planned case (what --plan writes); takes no CASE either",
+    )
     add("--parent", type=int, help=argparse.SUPPRESS)  # the process to end with
 
 
@@ -68,41 +92,74 @@ def run(arguments: argparse.Namespace) -> int:
     """Do what the command line asks for.
 
     Raises:
-        MDPluginError: the case cannot be run; see `study.validate`.
+        MDPluginError: options that exclude each other, or the case cannot be run; see `study.validate`.
     """
     from mdplugin.errors import CaseError
+    from mdplugin.validation.case import require_integer
 
-    if arguments.run_name or arguments.collect:
-        if arguments.case:
-            raise CaseError("expected no CASE beside --run or --collect: the directory holds it")
-        return _run_one(arguments) if arguments.run_name else _finish(_collect(arguments), arguments)
+    _require_one_purpose(arguments)
+    if arguments.run_name is not None:
+        return _run_one(arguments)
+    if arguments.collect:
+        return _finish(_collect(arguments), arguments)
     if not arguments.case:
         raise CaseError("expected a CASE, --run NAME or --collect; see mdplugin validate --help")
+    if arguments.jobs is not None:
+        require_integer("jobs", arguments.jobs, 1)
     cases = _read_cases(arguments)
     if arguments.plan:
         return _plan(cases, arguments)
     return _finish(_validate(cases, arguments), arguments)
 
 
+def _require_one_purpose(arguments: argparse.Namespace) -> None:
+    """Raise CaseError if an option would be ignored beside --run, --collect or --plan."""
+    from mdplugin.errors import CaseError
+
+    given = {name for name, value in vars(arguments).items() if value is not None and value is not False}
+    for purpose, (excluded, reason) in _EXCLUDED.items():
+        if purpose in given and (extra := [_spell(name) for name in excluded if name in given]):
+            raise CaseError(f"expected no {', '.join(extra)} beside {_spell(purpose)}: {reason}")
+
+
+def _spell(name: str) -> str:
+    """An option as it is given."""
+    special = {"case": "CASE", "models": "--model", "run_name": "--run"}
+    return special.get(name, f"--{name.replace('_', '-')}")
+
+
 def _read_cases(arguments: argparse.Namespace) -> dict:
     """Directory -> case."""
-    from mdplugin.validation.case_file import read_case
-
-    names = ("models", "reference", "engine", "structure", "length_ps", "timestep_fs", "temperature_K", "pressure_bar",
-             "equilibration_ps", "replicas", "seed", "threads", "ranks", "checkpoint_ps")  # fmt: skip
-    changes = QUICK if arguments.quick else {}
-    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    given = {name: value for name in _CASE_OPTIONS if (value := getattr(arguments, name)) is not None}
     if arguments.case != "all":
-        return {arguments.output: read_case(arguments.case, **{**changes, **given})}
-    hot = given.pop("temperature_K", None)  # of the suite; stability has its own
+        return {arguments.output: _read_case(arguments.case, given, arguments.quick)}
+    suite_K = given.pop("temperature_K", None)
     cases = {}
     for name in SUITE:
-        own = {"temperature_K": hot} if hot is not None and name != "stability" else {}
-        cases[arguments.output / name] = read_case(name, **{**changes, **given, **own})
+        case = _read_case(name, given, arguments.quick)
+        if suite_K is not None:
+            hottest_K = max(suite_K, case.temperature_K)
+            case = case.replace(temperature_K=hottest_K if name == "stability" else suite_K)
+        cases[arguments.output / name] = case
     return cases
 
 
+def _read_case(source: str, given: dict, quick: bool):
+    """A case with the options of the command line; a quick one is longer than QUICK where its timestep asks for it."""
+    from mdplugin.validation.case import MIN_STEPS
+    from mdplugin.validation.case_file import read_case
+
+    if not quick:
+        return read_case(source, **given)
+    timestep_fs = given.get("timestep_fs") or read_case(source, **given).timestep_fs
+    length_ps = max(QUICK["length_ps"], MIN_STEPS * timestep_fs / 1000)
+    return read_case(source, **{**QUICK, "length_ps": length_ps, **given})
+
+
 def _validate(cases: dict, arguments: argparse.Namespace) -> list:
+    from mdplugin.validation.plan import plan_runs
+    from mdplugin.validation.pool import count_steps_done
+    from mdplugin.validation.progress import show_suite
     from mdplugin.validation.study import validate
     from mdplugin.validation.workspace import prepare
 
@@ -110,19 +167,16 @@ def _validate(cases: dict, arguments: argparse.Namespace) -> list:
         prepare(
             case, directory, arguments.trust
         )  # so that the last case's bad option shows before the first one's hours
+    plans = {directory: plan_runs(case) for directory, case in cases.items()}
+    total = sum(plan.steps for each in plans.values() for plan in each)
+    done = sum(sum(count_steps_done(each, directory).values()) for directory, each in plans.items())
+    options = {"jobs": arguments.jobs, "quiet": arguments.quiet, "command": ["mdplugin", *sys.argv[1:]]}
     reports = []
-    for directory, case in cases.items():
-        if not arguments.quiet and len(cases) > 1:
-            print(f"{directory.name}: {len(reports) + 1} of {len(cases)}", file=sys.stderr, flush=True)
-        reports.append(
-            validate(
-                case,
-                directory,
-                jobs=arguments.jobs,
-                quiet=arguments.quiet,
-                command=["mdplugin", *sys.argv[1:]],
-            )
-        )
+    with show_suite(total, done, arguments.quiet) as announce:
+        for directory, case in cases.items():
+            if len(cases) > 1:
+                announce(f"{directory.name}, {len(reports) + 1} of {len(cases)}")
+            reports.append(validate(case, directory, **options))
     return reports
 
 
@@ -180,8 +234,8 @@ def _finish(reports: list, arguments: argparse.Namespace) -> int:
             _print_summary(report)
         if len(reports) > 1:
             print(f"all of them: {arguments.output / REPORT_HTML}")
-    if arguments.quick and not arguments.json:
-        print(QUICK_NOTE)
+    if arguments.quick:
+        print(QUICK_NOTE, file=sys.stderr if arguments.json else sys.stdout)
     if arguments.certify:
         from mdplugin.validation.certificate import certify
 

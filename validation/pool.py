@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import IO
 
 from mdplugin.errors import CaseError
-from mdplugin.validation.chain import is_finished
+from mdplugin.validation.case import require_integer
+from mdplugin.validation.chain import count_done
 from mdplugin.validation.plan import RunPlan
 from mdplugin.validation.progress import read_progress, show_progress
 
@@ -33,12 +34,14 @@ def execute_runs(plans: Sequence[RunPlan], directory: Path, jobs: int, *, quiet:
     """Do what is left of the runs in `directory`/runs, `jobs` at a time.
 
     Raises:
-        CaseError: a run could not be done; the others that had started are ended, and everything is kept.
+        CaseError: `jobs` is less than 1, or a run could not be done; the others that had started are ended, and
+            everything is kept.
     """
-    waiting = [plan for plan in plans if not is_finished(directory / "runs" / plan.name, plan)]
+    require_integer("jobs", jobs, 1)
+    done = count_steps_done(plans, directory)
+    waiting = [plan for plan in plans if done[plan.name] < plan.steps]
     running: dict[RunPlan, Job] = {}
-    finished = sum(plan.steps for plan in plans if plan not in waiting)
-    with show_progress(sum(plan.steps for plan in plans), quiet) as reach:
+    with show_progress(sum(plan.steps for plan in plans), quiet, sum(done.values())) as reach:
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
@@ -47,14 +50,21 @@ def execute_runs(plans: Sequence[RunPlan], directory: Path, jobs: int, *, quiet:
                 time.sleep(POLL_S)
                 for plan in [plan for plan, job in running.items() if job.process.poll() is not None]:
                     _require_success(plan, running.pop(plan))
-                    finished += plan.steps
-                reach(finished + sum(_steps_so_far(directory, plan) for plan in running))
+                    done[plan.name] = plan.steps
+                for plan in running:
+                    done[plan.name] = max(done[plan.name], _steps_so_far(directory, plan))
+                reach(sum(done.values()))
         finally:
             for job in running.values():
                 job.process.terminate()  # it ends its LAMMPS and keeps its checkpoints
             for job in running.values():
                 job.process.wait()
                 job.stderr.close()
+
+
+def count_steps_done(plans: Sequence[RunPlan], directory: Path) -> dict[str, int]:
+    """Run -> its steps in `directory`/runs that are committed."""
+    return {plan.name: count_done(directory / "runs" / plan.name, plan) for plan in plans}
 
 
 def run_command(plan: RunPlan, directory: Path) -> list[str]:

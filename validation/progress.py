@@ -1,8 +1,10 @@
-"""Steps done -> one progress bar on stderr with the time left; silent where nobody watches."""
+"""Steps done -> one progress bar on stderr with the time left, at the mean rate so far; none where nobody watches."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 from tqdm import tqdm
@@ -13,15 +15,55 @@ WRITE_EVERY_S = 0.5
 Reach = Callable[[int], None]  # takes the steps that are done
 
 
+_suite: ContextVar[tqdm | None] = ContextVar(
+    "suite", default=None
+)  # the bar of several cases, while it is shown
+
+
 @contextlib.contextmanager
-def show_progress(total_steps: int, quiet: bool) -> Iterator[Reach]:
-    """A bar over `total_steps`; disabled when quiet or when stderr is not a terminal."""
-    with tqdm(total=total_steps, unit="step", disable=True if quiet else None, dynamic_ncols=True) as bar:
+def show_suite(total_steps: int, done: int, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """One bar over several cases, in the place of their own: it has the time left of all of them.
+
+    Yields what names the case at work: before the bar, or in a line of its own where there is none.
+    """
+    with _open_bar(total_steps, done, quiet) as bar:
+
+        def announce(name: str) -> None:
+            bar.set_description(name)
+            if bar.disable and not quiet:
+                print(name, file=sys.stderr, flush=True)
+
+        token = _suite.set(bar)
+        try:
+            yield announce
+        finally:
+            _suite.reset(token)
+
+
+@contextlib.contextmanager
+def show_progress(total_steps: int, quiet: bool, done: int = 0) -> Iterator[Reach]:
+    """A bar over `total_steps`, of which `done` were done before; disabled when quiet or when stderr is no terminal."""
+    suite = _suite.get()
+    with contextlib.nullcontext(suite) if suite is not None else _open_bar(total_steps, done, quiet) as bar:
+        last = done
 
         def reach(step: int) -> None:
-            bar.update(step - bar.n)
+            nonlocal last
+            bar.update(step - last)
+            last = step
 
         yield reach
+
+
+def _open_bar(total_steps: int, done: int, quiet: bool) -> tqdm:
+    return tqdm(
+        total=total_steps,
+        initial=done,
+        unit="step",
+        smoothing=0,
+        disable=True if quiet else None,
+        dynamic_ncols=True,
+    )
 
 
 def write_progress(directory: Path) -> Reach:

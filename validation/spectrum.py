@@ -8,6 +8,8 @@ harmonic oscillators that would move alike.
 import numpy as np
 from scipy import signal
 
+from mdplugin.validation.case import MIN_VELOCITIES
+
 WINDOW_FS = 1000.0  # resolution 33 cm^-1, with Hann's window about 50
 PER_FS_TO_PER_CM = 1e15 / 2.99792458e10
 
@@ -24,12 +26,12 @@ def power_spectra(
 
     Returns:
         (n_frequencies,) cm^-1, and (1, n_elements, n_frequencies) sums over the atoms of an element, ascending atomic
-        number; empty of fewer than 8 frames.
+        number; empty of fewer than MIN_VELOCITIES frames.
     """
     elements = np.unique(numbers)
-    if len(velocities) < 8:
+    if len(velocities) < MIN_VELOCITIES:
         return np.zeros(0), np.zeros((0, len(elements), 0))
-    window = min(len(velocities), max(8, round(WINDOW_FS / spacing_fs)))
+    window = min(len(velocities), max(MIN_VELOCITIES, round(WINDOW_FS / spacing_fs)))
     frequency, power = signal.welch(
         velocities, fs=1 / spacing_fs, window="hann", nperseg=window, detrend=False, axis=0
     )

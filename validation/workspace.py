@@ -16,6 +16,7 @@ from pathlib import Path
 import ase
 
 import mdplugin
+from mdplugin import potentials
 from mdplugin.archive import content_sha256
 from mdplugin.errors import CaseError
 from mdplugin.validation.case import REFERENCE, Case
@@ -57,6 +58,7 @@ def prepare(case: Case, directory: Path, trust: bool = False) -> None:
     """
     if STRUCTURE in case.labels:
         raise CaseError(f"models: expected files of other names than '{STRUCTURE}', got one: rename it")
+    _require_files(case)
     structure = find_structure(case.structure, case.reference, case.repeat)
     _require_measurable(case, structure)
     head = mdplugin.read_manifest(case.models[0]).head
@@ -111,6 +113,15 @@ def _copy(source: Path, target: Path) -> None:
     part = target.with_name(f".{target.name}")
     shutil.copyfile(source, part)
     replace_durably(part, target)
+
+
+def _require_files(case: Case) -> None:
+    """Raise CaseError if a model or the reference is a folder; an empty name is the working directory's."""
+    for name, path in (*(("models", model) for model in case.models), ("reference", case.reference)):
+        if Path(path).is_dir() and path not in potentials.names():
+            raise CaseError(
+                f"{name}: expected a file, got {f'the directory {path}' if path else 'an empty name'}"
+            )
 
 
 def _require_same_case(
