@@ -57,7 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         help="temperature (default 300; stability 500); in all, stability is run at 500 or, if that is hotter, at this",
     )
-    add("--pressure-bar", type=float, help="pressure in npt (default 1)")
+    add(
+        "--pressure-bar",
+        type=float,
+        help="pressure in npt (default 1; of the bundled water in its box what it has there, 10300)",
+    )
     add("--equilibration-ps", type=float, help="Langevin dynamics with the reference before each run")
     add("--replicas", type=int, help="runs of each potential, with different seeds (default 3)")
     add("--seed", type=int, help="of the first replica (default 0)")

@@ -50,7 +50,7 @@ def validate(
     directory = Path(directory)
     with exit_when_terminated():
         prepare(case, directory)
-        execute_runs(plan_runs(case), directory, jobs or count_jobs(case), quiet=quiet)
+        execute_runs(plan_runs(case), directory, count_jobs(case) if jobs is None else jobs, quiet=quiet)
         return collect(directory, command=command)
 
 
