@@ -9,7 +9,7 @@ from validation_artifacts import crystal, save_morse
 
 from mdplugin.cli import main
 from mdplugin.errors import CaseError, MDPluginError, StructureError
-from mdplugin.validation.case import ENSEMBLES, Case
+from mdplugin.validation.case import ENSEMBLES, OBSERVABLES, Case
 from mdplugin.validation.case_file import bundled_cases, describe_case, parse_case, read_case
 from mdplugin.validation.report import read_report
 from mdplugin.validation.study import validate
@@ -99,10 +99,16 @@ def test_a_case_that_cannot_be_run_is_refused_when_it_is_stated(changes, message
 def test_velocities_that_make_no_spectrum_are_refused_where_one_is_asked_for(changes, message):
     changes = {"length_ps": 3.0, **changes}
     with pytest.raises(CaseError, match=f"^here: velocity_fs: expected {message}$"):
-        parse_case({**GOOD, "ensemble": "nvt", **changes}, "here")
+        parse_case({**GOOD, "ensemble": "nvt", "observables": ["vdos"], **changes}, "here")
     for other in ({"ensemble": "nve"}, {"ensemble": "nvt", "observables": ["rdf"]}):
         parse_case({**GOOD, **other, **changes}, "here")
-    parse_case({**GOOD, "ensemble": "nvt", "velocity_fs": 4.0}, "here")
+    parse_case({**GOOD, "ensemble": "nvt", "observables": ["vdos"], "velocity_fs": 4.0}, "here")
+
+
+def test_of_all_observables_the_spectrum_is_left_out_where_steps_are_too_long_for_one():
+    argon = parse_case({**GOOD, "ensemble": "nvt", "timestep_fs": 5.0, "length_ps": 3.0}, "here")
+    assert set(OBSERVABLES["nvt"]) - set(argon.chosen_observables) == {"vdos"}
+    assert "vdos" in parse_case({**GOOD, "ensemble": "nvt"}, "here").chosen_observables
 
 
 def test_a_case_survives_its_description():

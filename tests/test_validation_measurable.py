@@ -8,11 +8,13 @@ from validation_artifacts import cluster, crystal, save_morse, skewed_slab
 
 from mdplugin.errors import CaseError
 from mdplugin.validation.case import OBSERVABLES, Case
-from mdplugin.validation.measurement import find_obstacle
+from mdplugin.validation.criteria import find_obstacle
 from mdplugin.validation.observables import thermal
-from mdplugin.validation.observables.topology import box_of, find_contacts, find_topology
+from mdplugin.validation.observables.topology import find_contacts, find_topology, turn
+from mdplugin.validation.potential import load_potential
 from mdplugin.validation.series import Series
-from mdplugin.validation.study import _mark_missing, validate
+from mdplugin.validation.study import compare_potentials, mark_missing, validate
+from mdplugin.validation.systems import Structure
 from mdplugin.validation.workspace import prepare
 
 
@@ -52,12 +54,21 @@ def test_what_the_runs_are_too_short_for_is_inconclusive_not_passed_over(tmp_pat
     assert report.exit_status == 2
 
 
+def test_a_potential_in_python_is_not_passed_without_what_was_asked_for(tmp_path):
+    case = make_case(tmp_path, cluster(), "nvt", observables=("rdf",))
+    morse = {label: load_potential(case.models[0], 1) for label in (*case.labels, "reference")}
+    report = compare_potentials(
+        case, Structure(tmp_path / "start.xyz", cluster()), morse, tmp_path / "report"
+    )
+    assert [str(test.outcome) for test in report.verdicts[0].tests] == ["pass", "inconclusive"]
+
+
 @pytest.mark.parametrize("ensemble", OBSERVABLES)
 def test_each_observable_is_missed_where_nothing_was_measured(tmp_path, ensemble):
     atoms = cluster() if ensemble == "nve" else crystal()
     case = make_case(tmp_path, atoms, ensemble, engine="lammps")
-    assert all(find_obstacle(name, atoms) is None for name in case.chosen_observables)
-    candidate, reference = _mark_missing(case.chosen_observables, {"temperature": [1]}, {})
+    assert all(find_obstacle(name, atoms.pbc) is None for name in case.chosen_observables)
+    candidate, reference = mark_missing(case.chosen_observables, {"temperature": [1]}, {})
     assert (
         len(candidate) == len({"temperature", *case.chosen_observables})
         and len(reference) >= len(candidate) - 1
@@ -69,7 +80,7 @@ def test_atoms_of_a_slab_meet_their_images_where_it_has_periods():
     # bonded over the face of the first vector; over the third one, which is open, they would be
     atoms = ase.Atoms("H4", [[0.3, 1, 1], [7.7, 1, 1], [4, 4, 0.2], [4, 4, 4.9]], cell=cell, pbc=(1, 1, 0))
     assert find_topology(atoms).pairs.tolist() == [[0, 1]]
-    pairs, distances = find_contacts(atoms.positions, box_of(cell, atoms.pbc, atoms.positions))
+    pairs, distances = find_contacts(*turn(atoms.positions, cell, atoms.pbc))
     assert pairs.tolist() == [[0, 1]] and abs(distances[0] - 0.6) <= 1e-5
     atoms.pbc = True
     assert sorted(find_topology(atoms).pairs.tolist()) == [[0, 1], [2, 3]]
@@ -78,6 +89,26 @@ def test_atoms_of_a_slab_meet_their_images_where_it_has_periods():
     # an open direction need not have a vector, nor to hold the atoms
     atoms.cell[2], atoms.pbc = 0, (1, 1, 0)
     assert find_topology(atoms).pairs.tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("pbc", [(1, 1, 1), (1, 0, 1), (0, 1, 0), (0, 0, 0)])
+@pytest.mark.parametrize("hand", [1, -1])
+def test_contacts_do_not_depend_on_the_orientation_of_the_cell(pbc, hand):
+    """Against a sum over images, of a primitive cell that has no vector along x; -1 makes it left-handed."""
+    rng = np.random.default_rng(3)
+    cell = 4.6 * np.array([[0.0, 1, 1], [1, 0, 1], [1, 1, 0]]) * [1, 1, hand]
+    positions = rng.uniform(size=(9, 3)) @ cell
+    images = np.array([[i, j, k] for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1)]) * pbc
+    shifts = np.unique(images, axis=0) @ cell
+    expected = {}
+    for i in range(9):
+        for j in range(i):
+            distance = np.linalg.norm(positions[i] - positions[j] + shifts, axis=1).min()
+            if distance < 3:
+                expected[j, i] = distance
+    pairs, distances = find_contacts(*turn(positions, cell, np.array(pbc, dtype=bool)))
+    found = dict(zip(map(tuple, pairs.tolist()), distances.tolist(), strict=True))
+    assert len(expected) >= 4 and found == pytest.approx(expected, abs=1e-5)
 
 
 def make_volumes(volume):

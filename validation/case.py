@@ -124,7 +124,7 @@ class Case:
                 f"temperature_K: expected less than the limit explosion_K, {explosion_K:g} K, at which a run is ended, "
                 f"got {self.temperature_K:g}"
             )
-        if self.ensemble == "nvt" and "vdos" in self.chosen_observables:
+        if "vdos" in self.observables:
             self._require_velocities()
 
     def _require_steps(self) -> None:
@@ -144,16 +144,14 @@ class Case:
 
     def _require_velocities(self) -> None:
         """Velocities that make a spectrum, up to the highest frequencies of molecules."""
-        every = self.count_steps(self.velocity_fs)
-        spacing_fs = every * self.timestep_fs
-        otherwise = "shorten it, or leave vdos out of observables"
+        spacing_fs, otherwise = self._velocity_spacing_fs, "shorten it, or leave vdos out of observables"
         if spacing_fs > MAX_VELOCITY_FS:
             raise CaseError(
                 f"velocity_fs: expected at most {MAX_VELOCITY_FS} fs between velocities (an O-H stretch of 3,400 to "
                 f"3,800 cm^-1 seems to be of a lower frequency beyond), got {spacing_fs:g} fs in steps of "
                 f"{self.timestep_fs:g} fs: {otherwise}"
             )
-        found = min(self.steps, self.count_steps(self.checkpoint_ps * 1000)) // every
+        found = int(min(self.length_ps, self.checkpoint_ps) * 1000 / spacing_fs)
         if found < MIN_VELOCITIES:
             raise CaseError(
                 f"velocity_fs: expected at least {MIN_VELOCITIES} velocities in length_ps and in checkpoint_ps (a "
@@ -186,9 +184,16 @@ class Case:
         return self.count_steps(self.length_ps * 1000)
 
     @property
+    def _velocity_spacing_fs(self) -> float:
+        return self.count_steps(self.velocity_fs) * self.timestep_fs
+
+    @property
     def chosen_observables(self) -> tuple[str, ...]:
-        """What is measured."""
-        return self.observables or OBSERVABLES[self.ensemble]
+        """What is measured; of all, without the spectrum where the steps are too long for one."""
+        if self.observables:
+            return self.observables
+        too_long = self._velocity_spacing_fs > MAX_VELOCITY_FS
+        return tuple(name for name in OBSERVABLES[self.ensemble] if not (name == "vdos" and too_long))
 
     @property
     def sound_observables(self) -> tuple[str, ...]:

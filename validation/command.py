@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--pressure-bar",
         type=float,
-        help="pressure in npt (default 1; of the bundled water in its box what it has there, 10300)",
+        help="pressure in npt (default 1; of the bundled water in its box what it has there at 300 K, 10300)",
     )
     add("--equilibration-ps", type=float, help="Langevin dynamics with the reference before each run")
     add("--replicas", type=int, help="runs of each potential, with different seeds (default 3)")
@@ -259,8 +259,8 @@ def _print_summary(report) -> None:
 
 
 def _describe(test) -> str:
-    from mdplugin.validation.verdict import format_estimate
+    from mdplugin.validation.verdict import format_estimate, format_limit
 
     unit = f" {test.unit}" if test.unit else ""
     reference = f", float64 {format_estimate(test.reference)}" if test.reference else ""
-    return f"{format_estimate(test.candidate)}{unit}{reference} (limit {test.limit:.3g}{unit})"
+    return f"{format_estimate(test.candidate)}{unit}{reference} (limit {format_limit(test)}{unit})"

@@ -97,6 +97,8 @@ def compare_observable(
     compares = criterion.kind not in ABSOLUTE
     theirs = combine_replicas(reference) if compares else None
     difference, allowed, limit = _difference(criterion, candidate, reference, limits)
+    if criterion.kind is Kind.MAGNITUDE and allowed == 0:  # judged by its logarithm: of that, the mean
+        mine = _exponential(difference, limit)
     if criterion.kind is Kind.COUNT:
         p_fail, p_pass = _count_p_values(candidate, reference, allowed)
     else:
@@ -185,6 +187,11 @@ def _relative_difference(
 
 def _logarithm(estimate: Estimate) -> Estimate:
     return Estimate(math.log(estimate.value), estimate.error / estimate.value, estimate.dof)
+
+
+def _exponential(logarithm: Estimate, unit: float) -> Estimate:
+    value = unit * math.exp(logarithm.value)
+    return Estimate(value, value * logarithm.error, logarithm.dof)
 
 
 def combine_pairs(first: Sequence[Estimate], second: Sequence[Estimate]) -> Estimate:

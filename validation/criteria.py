@@ -1,6 +1,7 @@
 """What is asked of each observable: which comparison, which limit, which unit."""
 
 import enum
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -50,8 +51,10 @@ CRITERIA = {
         floor="fluctuation_floor_meV_per_atom", grows=False,
     ),
     "timestep_exponent": Criterion(Kind.DIFFERENCE, "timestep_exponent", "exponent of the fluctuation with dt", grows=False),
-    "momentum": Criterion(Kind.MAGNITUDE, "momentum_ratio", "change of the momentum"),
-    "angular_momentum": Criterion(Kind.MAGNITUDE, "angular_momentum_ratio", "change of the angular momentum"),
+    "momentum": Criterion(Kind.MAGNITUDE, "momentum_ratio", "change of the momentum", grows=False),
+    "angular_momentum": Criterion(
+        Kind.MAGNITUDE, "angular_momentum_ratio", "change of the angular momentum", grows=False
+    ),
     "reversal": Criterion(Kind.MAGNITUDE, "reversal_A", "error of time reversal", "Å", grows=False),
     "gradient": Criterion(Kind.DEVIATION, "gradient", "forces over energy gradient", target=1.0, grows=False),
     "force_rmse": Criterion(Kind.BOUND, "force_rmse_meV_per_A", "force error (rms)", "meV/Å", grows=False),
@@ -79,6 +82,23 @@ CRITERIA = {
     "bonds": Criterion(Kind.COUNT, "bonds_changed", "bonds broken or formed, per run", grows=False),
     "minimum_distance": Criterion(Kind.DEFICIT, "minimum_distance_A", "smallest distance, mean of parts of a run", "Å"),
 }  # fmt: skip
+
+
+NEEDS_VOLUME = ("rdf", "coordination", "pressure", "density", "volume_fluctuation", "volume_trend")
+
+
+def find_obstacle(name: str, periodic: Sequence[bool]) -> str | None:
+    """What an observable needs and a structure that is `periodic` so (3) does not have, or None."""
+    if name in NEEDS_VOLUME and not all(periodic):
+        return "a structure with periods in three directions"
+    if name == "angular_momentum" and any(periodic):
+        return "a structure without periods, which alone conserves it"
+    return None
+
+
+def find_measurable(names: Iterable[str], periodic: Sequence[bool]) -> tuple[str, ...]:
+    """Those observables that such a structure has."""
+    return tuple(name for name in names if find_obstacle(name, periodic) is None)
 
 
 def find_criterion(observable: str) -> Criterion:

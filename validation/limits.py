@@ -185,10 +185,11 @@ _TABLE = (
     ),
     Limit(
         "vdos_distance",
-        0.1,
+        0.3,
         "",
-        "rms difference of the normalised spectra over the rms of the reference's: as if every intensity were off by a "
-        "tenth; a look at the whole, shifts are vdos_shift's",
+        "rms difference of the normalised spectra over the rms of the reference's: lines of 50 cm^-1 (the resolution), as "
+        "of a molecule, that are 9 cm^-1 apart differ by as much; broad bands differ so in shape, their shifts are "
+        "vdos_shift's",
     ),
     Limit(
         "density",
@@ -213,10 +214,10 @@ _TABLE = (
     ),
     Limit(
         "volume_trend",
-        0.05,
+        0.2,
         "of V",
-        "a box that swells or shrinks during the runs by more than water between 277 and 373 K (4 %: Kell 1975) is on its "
-        "way to another density, not in equilibrium; asked of the reference alone",
+        "a box that swells or shrinks by a fifth during the runs is on its way to another phase, not in equilibrium: from "
+        "277 to 373 K water swells by 4 % (Kell 1975); asked of the reference alone",
     ),
     Limit(
         "bonds_changed",

@@ -1,6 +1,5 @@
 """Runs of one potential -> its observables: one estimate per replica, profiles for those that need a common window."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import ase
@@ -13,21 +12,6 @@ from mdplugin.validation.series import Failure, Series
 from mdplugin.validation.statistics import Estimate, scale
 
 FASTEST = 0.1
-NEEDS_VOLUME = ("rdf", "coordination", "pressure", "density", "volume_fluctuation", "volume_trend")
-
-
-def find_obstacle(name: str, atoms: ase.Atoms) -> str | None:
-    """What an observable needs and these atoms do not have, or None."""
-    if name in NEEDS_VOLUME and not atoms.pbc.all():
-        return "a structure with periods in three directions"
-    if name == "angular_momentum" and atoms.pbc.any():
-        return "a structure without periods, which alone conserves it"
-    return None
-
-
-def find_measurable(names: Iterable[str], atoms: ase.Atoms) -> tuple[str, ...]:
-    """Those observables that these atoms have."""
-    return tuple(name for name in names if find_obstacle(name, atoms) is None)
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,10 @@ def find_own_pressure(reference: str | os.PathLike, structure: str | None) -> fl
     box = find_bundled_box(reference)
     if box is None or structure not in (None, box.stem):
         return None
+    if is_artifact(reference):  # another potential of the same name has another pressure
+        source = mdplugin.read_manifest(reference).source
+        if source["sha256"] != hash_checkpoint(Path(source["name"]).stem):
+            return None
     return potentials.BOX_PRESSURES_BAR.get(box.stem)
 
 

@@ -19,7 +19,7 @@ from mdplugin.validation.page import embed_figures, render_page
 from mdplugin.validation.profiles import RDF_COLUMNS, list_rdfs
 from mdplugin.validation.stage import open_stage
 from mdplugin.validation.statistics import Estimate
-from mdplugin.validation.verdict import Findings, Verdict, format_estimate, judge
+from mdplugin.validation.verdict import Findings, Verdict, format_estimate, format_limit, judge
 
 SCHEMA = 2
 REPORT_JSON, REPORT_MARKDOWN, REPORT_HTML = "report.json", "report.md", "report.html"
@@ -159,7 +159,7 @@ def row(test: Test) -> tuple[str, ...]:
         format_estimate(test.reference) + (unit if test.reference else ""),
         "-" if math.isnan(test.sigma) else f"{test.sigma:.1f}",
         "-" if math.isnan(test.effect) else f"{test.effect:.2g}",
-        f"{test.limit:.3g}{unit}",
+        format_limit(test) + unit,
         f"{test.outcome}{advice}",
         "-" if math.isnan(test.p_corrected) else f"{test.p_corrected:.2g}",
         test.reason,

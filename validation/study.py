@@ -11,7 +11,8 @@ import numpy as np
 from mdplugin.errors import CaseError
 from mdplugin.validation.case import REFERENCE, Case
 from mdplugin.validation.chain import count_done, execute_run, load_run
-from mdplugin.validation.measurement import Measurement, Replica, find_measurable, measure_replicas
+from mdplugin.validation.criteria import NEEDS_VOLUME, find_measurable
+from mdplugin.validation.measurement import Measurement, Replica, measure_replicas
 from mdplugin.validation.observables.conservation import measure_gradient
 from mdplugin.validation.observables.shadow import Shadow, compare_frames, measure_shadow
 from mdplugin.validation.plan import plan_runs
@@ -119,8 +120,8 @@ def _judge_runs(
     case: Case, structure: Structure, potentials: Mapping[str, Potential], directory: Path, command
 ) -> Report:
     evidence = {}
-    asked = find_measurable(case.chosen_observables, structure.atoms)
-    sound = find_measurable(case.sound_observables, structure.atoms)
+    asked = find_measurable(case.chosen_observables, structure.atoms.pbc)
+    sound = find_measurable(case.sound_observables, structure.atoms.pbc)
     for label in (REFERENCE, *case.labels):
         replicas = load_replicas(case, label, directory)
         chosen = sound if label == REFERENCE else asked
@@ -129,7 +130,9 @@ def _judge_runs(
         if label == REFERENCE:
             require_sound_reference(case, measurement.values, measurement.failures)
         evidence[label] = Evidence(replicas, measurement, shadows)
-    findings = tuple(_gather_findings(case, label, asked, evidence, potentials) for label in case.labels)
+    # what was named and these atoms do not have is not passed over
+    wanted = case.observables or asked
+    findings = tuple(_gather_findings(case, label, wanted, evidence, potentials) for label in case.labels)
     report = Report(
         case=case,
         findings=findings,
@@ -151,14 +154,14 @@ def _judge_runs(
 def _gather_findings(
     case: Case,
     label: str,
-    asked: tuple[str, ...],
+    wanted: tuple[str, ...],
     evidence: Mapping[str, Evidence],
     potentials: Mapping[str, Potential],
 ) -> Findings:
     """What the verdict on one candidate needs."""
     candidate, reference = (evidence[each].measurement for each in (label, REFERENCE))
     extra = add_profiles(candidate, reference)
-    sides = _mark_missing(asked, {**candidate.values, **extra[0]}, {**reference.values, **extra[1]})
+    sides = mark_missing(wanted, {**candidate.values, **extra[0]}, {**reference.values, **extra[1]})
     return Findings(
         label=label,
         candidate=_chosen(sides[0], case),
@@ -168,9 +171,16 @@ def _gather_findings(
         notes=(
             *candidate.notes,
             *(f"float64, {note}" for note in reference.notes),
+            *_note_left_out(case, wanted),
             *_note_origin(potentials[label], potentials[REFERENCE]),
         ),
     )
+
+
+def _note_left_out(case: Case, wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """Says which observables of the ensemble need a volume that the structure does not have."""
+    left_out = [name for name in case.chosen_observables if name in NEEDS_VOLUME and name not in wanted]
+    return (f"without periods in three directions there is no {', '.join(left_out)}",) if left_out else ()
 
 
 def _note_origin(candidate: Potential, reference: Potential) -> tuple[str, ...]:
@@ -186,10 +196,10 @@ def _note_origin(candidate: Potential, reference: Potential) -> tuple[str, ...]:
 JUDGED_AS = {"shadow": "force_rmse", "vdos": "vdos_distance"}
 
 
-def _mark_missing(asked: tuple[str, ...], candidate: dict, reference: dict) -> tuple[dict, dict]:
+def mark_missing(wanted: tuple[str, ...], candidate: dict, reference: dict) -> tuple[dict, dict]:
     """Both sides with an unknown number for each observable that was asked for and could not be measured."""
     measured = {name.partition(" ")[0] for name in candidate}
-    missing = {JUDGED_AS.get(name, name) for name in asked} - measured
+    missing = {JUDGED_AS.get(name, name) for name in wanted} - measured
     unknown = {name: [UNKNOWN] for name in sorted(missing)}
     return {**candidate, **unknown}, {**reference, **unknown}
 

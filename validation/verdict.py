@@ -197,7 +197,12 @@ def describe_failure(test: Test) -> str:
     """A failed test in words."""
     unit = f" {test.unit}" if test.unit else ""
     against = f", float64 {format_estimate(test.reference)}" if test.reference else ""
-    return f"{test.title} is {format_estimate(test.candidate)}{unit}{against}, allowed {test.limit:.3g}"
+    return f"{test.title} is {format_estimate(test.candidate)}{unit}{against}, allowed {format_limit(test)}"
+
+
+def format_limit(test: Test) -> str:
+    """Three digits; a dash where it hangs on a reference that could not be measured."""
+    return f"{test.limit:.3g}" if math.isfinite(test.limit) else "-"
 
 
 def format_estimate(estimate: Estimate | None) -> str:

@@ -22,9 +22,9 @@ from mdplugin.errors import CaseError
 from mdplugin.validation.case import REFERENCE, Case
 from mdplugin.validation.case_file import describe_case, parse_case
 from mdplugin.validation.chain import execute_run
+from mdplugin.validation.criteria import find_obstacle
 from mdplugin.validation.engine import Engine
 from mdplugin.validation.limits import set_limits
-from mdplugin.validation.measurement import find_obstacle
 from mdplugin.validation.plan import RunPlan, plan_runs
 from mdplugin.validation.potential import (
     Potential,
@@ -104,7 +104,7 @@ def _require_measurable(case: Case, structure: Structure) -> None:
             f"{int(structure.atoms.pbc.sum())}: it has no volume; nvt and stability need none"
         )
     for name in case.observables:
-        if obstacle := find_obstacle(name, structure.atoms):
+        if obstacle := find_obstacle(name, structure.atoms.pbc):
             raise CaseError(f"observables: {name} needs {obstacle}: leave it out, or change that")
 
 

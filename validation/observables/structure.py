@@ -46,7 +46,7 @@ class Rdf:
 
 
 def compute_rdfs(series: Series, atoms: ase.Atoms) -> list[Rdf]:
-    """g(r) of every pair of elements; pairs within a molecule of the first frame do not count.
+    """g(r) of every pair of elements; pairs within a molecule of `atoms` do not count.
 
     Empty without a cell, where no density is defined, and of fewer frames than blocks.
     """

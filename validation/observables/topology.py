@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import ase
 import numpy as np
+from ase.cell import Cell
 from ase.data import covalent_radii
 from ase.geometry import complete_cell
 from MDAnalysis.lib.distances import calc_bonds, self_capped_distance
@@ -20,7 +21,7 @@ N_BLOCKS = 10
 
 @dataclass(frozen=True)
 class Topology:
-    """The bonds of the first frame.
+    """The bonds of the structure that was given.
 
     Attributes:
         pairs: (n_bonds, 2) atom indices, i < j.
@@ -33,7 +34,7 @@ class Topology:
 
 def find_topology(atoms: ase.Atoms) -> Topology:
     """Pairs nearer than 1.2 times the sum of their covalent radii."""
-    pairs, distances = find_contacts(atoms.positions, box_of(atoms.cell.array, atoms.pbc, atoms.positions))
+    pairs, distances = find_contacts(*turn(atoms.positions, atoms.cell.array, atoms.pbc))
     radii = covalent_radii[atoms.numbers]
     bonded = pairs[distances < BONDED * (radii[pairs[:, 0]] + radii[pairs[:, 1]])]
     ones = np.ones(len(bonded))
@@ -42,15 +43,15 @@ def find_topology(atoms: ase.Atoms) -> Topology:
 
 
 def count_changes(series: Series, atoms: ase.Atoms) -> np.ndarray:
-    """(n_frames,) bonds broken since the first frame, or formed where that is more: a transfer does both at once."""
+    """(n_frames,) bonds of `atoms` broken, or new ones formed where that is more: a transfer does both at once."""
     topology, radii = find_topology(atoms), covalent_radii[atoms.numbers]
     known = {tuple(pair) for pair in topology.pairs.tolist()}
     old = radii[topology.pairs].sum(axis=1)
     changes = []
     for positions, cell in zip(series.positions, series.cells, strict=True):
-        box = box_of(cell, atoms.pbc, positions)
-        lengths = calc_bonds(positions[topology.pairs[:, 0]], positions[topology.pairs[:, 1]], box=box)
-        pairs, distances = find_contacts(positions, box)
+        turned, box = turn(positions, cell, atoms.pbc)
+        lengths = calc_bonds(turned[topology.pairs[:, 0]], turned[topology.pairs[:, 1]], box=box)
+        pairs, distances = find_contacts(turned, box)
         close = pairs[distances < FORMED * radii[pairs].sum(axis=1)]
         formed = sum(tuple(pair) not in known for pair in close.tolist())
         changes.append(max(int((lengths > BROKEN * old).sum()), formed))
@@ -61,7 +62,7 @@ def measure_minimum_distance(series: Series, atoms: ase.Atoms) -> Estimate:
     """Smallest distance between two atoms, Å: the mean over N_BLOCKS parts of the run, whose scatter is its error."""
     smallest = []
     for positions, cell in zip(series.positions, series.cells, strict=True):
-        _, distances = find_contacts(positions, box_of(cell, atoms.pbc, positions))
+        _, distances = find_contacts(*turn(positions, cell, atoms.pbc))
         smallest.append(distances.min(initial=CONTACT_A))
     if len(smallest) < N_BLOCKS:
         return UNKNOWN
@@ -74,15 +75,17 @@ def find_contacts(positions: np.ndarray, box: np.ndarray | None) -> tuple[np.nda
     return np.sort(pairs, axis=1), distances
 
 
-def box_of(cell: np.ndarray, pbc: np.ndarray, positions: np.ndarray) -> np.ndarray | None:
-    """MDAnalysis's (6,) box of a cell in LAMMPS's orientation; None without periods.
+def turn(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """(n_atoms, 3) positions in MDAnalysis's orientation (first vector along x), and its (6,) box; None without periods.
 
-    In a direction that is open, as of a slab, it is so long that no atom of `positions` (n_atoms, 3) touches an image.
+    In a direction that is open, as of a slab, the box is so long that no atom touches an image.
     """
     if not np.any(pbc):
-        return None
+        return positions, None
     cell = complete_cell(cell)
     heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
     spans = np.ptp(positions @ np.linalg.inv(cell), axis=0)
     lengths = np.where(pbc, 1.0, np.maximum(1.0, spans + 2 * CONTACT_A / heights))
-    return ase.cell.Cell(cell * lengths[:, None]).cellpar().astype(np.float32)
+    long = Cell(cell * lengths[:, None])
+    box = long.cellpar()
+    return positions @ np.linalg.inv(long.array) @ Cell.fromcellpar(box).array, box.astype(np.float32)
