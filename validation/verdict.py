@@ -108,8 +108,7 @@ def _test_distribution(findings: Findings, limits: dict[str, Limit]) -> Test:
     )
 
 
-BLAMED_SIGMA = 3  # beyond a limit: a case is only refused for what is plain
-BLAMED_P = 0.001
+BLAMED_P = 0.001  # a case is only refused for what is plain
 
 
 def require_sound_reference(case: Case, values: dict[str, list[Estimate]], failures: tuple[str, ...]) -> None:
@@ -125,7 +124,7 @@ def require_sound_reference(case: Case, values: dict[str, list[Estimate]], failu
     def exceeds(name: str, limit: str, target: float = 0.0) -> Estimate | None:
         """The reference's number if it is plainly farther from the target than the limit allows."""
         estimate = combine_replicas(values.get(name, []))
-        beyond = abs(estimate.value - target) - BLAMED_SIGMA * estimate.error
+        beyond = abs(estimate.value - target) - stats.t.isf(BLAMED_P, estimate.dof) * estimate.error
         return estimate if beyond > limits[limit].value else None
 
     if ratio := exceeds("drift_ratio", "drift_ratio"):

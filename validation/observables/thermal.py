@@ -6,7 +6,14 @@ from scipy import stats
 
 from mdplugin.validation.observables.conservation import root
 from mdplugin.validation.series import Series
-from mdplugin.validation.statistics import UNKNOWN, Estimate, estimate_mean, integrated_autocorrelation, scale
+from mdplugin.validation.statistics import (
+    UNKNOWN,
+    Estimate,
+    estimate_mean,
+    fit_slope_to_few,
+    integrated_autocorrelation,
+    scale,
+)
 
 MAX_SAMPLES = 4096  # for the correlation time
 MIN_PER_BIN, MAX_BINS = 5, 12  # expected counts of a chi-square test (Cochran)
@@ -57,12 +64,9 @@ def measure_pressure(series: Series) -> Estimate:
 
 
 def measure_volume_trend(series: Series) -> Estimate:
-    """Change of the volume along the run's least-squares line, over its mean; other runs tell the error."""
+    """Change of the volume along the run's least-squares line, over its mean."""
     volume, time = series.volume_A3, series.sample_time_ps
-    if not np.isfinite(volume).all() or len(volume) < 2:
-        return UNKNOWN
-    slope = float(np.polyfit(time - time.mean(), volume, 1)[0])
-    return Estimate(slope * float(time[-1] - time[0]) / float(volume.mean()), np.nan, 1.0)
+    return scale(fit_slope_to_few(time, volume), float((time[-1] - time[0]) / volume.mean()))
 
 
 def measure_volume_fluctuation(series: Series) -> Estimate:
