@@ -89,7 +89,7 @@ tables: setup
 numerics: setup
 	$(BIN)/mdplugin numerics water -o docs/figures
 
-# all four ensembles of the bundled water in fp32: 16 to 17 minutes on two idle cores (timed in two parts); resumes
+# all four ensembles of the bundled water in fp32: 17.5 minutes on two idle cores; resumes
 validate: setup
 	$(BIN)/mdplugin export water -o water-fp32.pt --precision fp32
 	$(BIN)/mdplugin validate all --model water-fp32.pt --reference water -o validate-all

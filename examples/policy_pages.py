@@ -18,6 +18,7 @@ from mdplugin.bench.blocks import fill_blocks
 from mdplugin.bench.results import MDPLUGIN, read_results
 from mdplugin.bench.table import NOTHING, format_number, format_table
 from mdplugin.smoothness import RESOLVED
+from mdplugin.validation.comparison import Outcome
 from mdplugin.validation.report import read_report
 from mdplugin.validation.verdict import format_estimate
 
@@ -129,7 +130,7 @@ def write_dynamics(kept: Path, potential: str) -> str:
         stem = f"{potential}-{label}"
         if stem not in first.case.labels:
             continue
-        outcomes = [read_verdict(report, potential, label)[1] for report in reports.values()]
+        outcomes = [describe_outcome(report, potential, label) for report in reports.values()]
         name = name_policy(label, first.potentials[stem]["precision"])
         numbers = _numbers(reports, potential, label)
         rows.append([name, *numbers, format_number(times.get(label)), *outcomes])
@@ -218,6 +219,15 @@ def read_verdict(report, potential: str, label: str) -> tuple[dict, str, str]:
         return {}, NOTHING, ""
     verdict = report.verdicts[report.case.labels.index(stem)]
     return {test.observable: test for test in verdict.tests}, str(verdict.outcome), verdict.sentence
+
+
+def describe_outcome(report, potential: str, label: str) -> str:
+    """The verdict; of one that is not decided, how many tests pass."""
+    tests, outcome, _ = read_verdict(report, potential, label)
+    if outcome != Outcome.INCONCLUSIVE:
+        return outcome
+    passed = sum(test.outcome == Outcome.PASS for test in tests.values())
+    return f"{outcome}, {passed} of {len(tests)} pass"
 
 
 def _describe_runs(name: str, report) -> str:

@@ -42,9 +42,9 @@ def study(potential: str, directory: Path, cases: list[str] | None, jobs: int | 
     paths = export_policies(potential, directory)
     compared = compare(potential, paths, directory / COMPARED)
     (directory / "compare.json").write_text(json.dumps(compared, indent=1))
-    models = [str(paths[label]) for label in setting.policies]
     for name, length_ps in zip(setting.cases, setting.lengths_ps, strict=True):
         if cases is None or name in cases:
+            models = [str(paths[label]) for label in setting.list_policies(name)]
             case = read_case(name, models=models, length_ps=length_ps, replicas=setting.replicas)
             print(f"{name}: {len(models) + 1} potentials, {case.replicas} x {length_ps:g} ps", flush=True)
             validate(case, directory / name, jobs=jobs, command=["python", *sys.argv])
