@@ -166,6 +166,7 @@ PUBLIC = {
     "neighbors",
     "potentials",
     "structures",
+    "threads",
 }
 
 

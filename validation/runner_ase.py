@@ -13,6 +13,7 @@ from ase.md.md import MolecularDynamics
 from ase.md.verlet import VelocityVerlet
 
 from mdplugin.errors import MDPluginError
+from mdplugin.threads import torch_threads
 from mdplugin.validation.engine import BAROSTAT_FS, FRICTION_PER_FS, THERMOSTAT_FS, Engine
 from mdplugin.validation.plan import EQUILIBRATION, REVERSAL, Segment
 from mdplugin.validation.recorder import Recorder
@@ -37,6 +38,11 @@ class AseEngine(Engine):
 
     def advance(self, segment: Segment, start: Path, scratch: Path, end: Path) -> Series:
         """Run a segment; see `Engine.advance`."""
+        # once for all steps: changing torch's number at every evaluation costs more than the evaluation
+        with torch_threads(self.case.threads):
+            return self._advance(segment, start, end)
+
+    def _advance(self, segment: Segment, start: Path, end: Path) -> Series:
         atoms, barostat = self._read_state(start)
         atoms.calc = self.potentials[segment.potential].make_calculator()
         dynamics = self._make_dynamics(atoms, segment, barostat)
