@@ -63,7 +63,7 @@ bench-policies: setup
 policies: setup
 	$(BIN)/python examples/policy_tables.py --output policies --write docs
 
-# LAMMPS against ASE, every observable of all ensembles: the table of docs/validation.md. An hour on two cores; resumes.
+# LAMMPS against ASE, every observable of all ensembles: the table of docs/validation.md. Half an hour on two cores; resumes.
 engines: setup
 	$(BIN)/python examples/engine_agreement.py --output engines --write docs
 

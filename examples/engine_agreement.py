@@ -3,7 +3,7 @@
     python examples/engine_agreement.py --output engines [--model FILE.pt] [--cases nve nvt npt stability] [--write docs]
 
 Each case is run as `mdplugin validate` would run the artifact, in either engine, 3 replicas each; what LAMMPS's runs
-give is judged against what ASE's give, as a candidate is against float64. An hour on two cores with the defaults; give
+give is judged against what ASE's give, as a candidate is against float64. Half an hour on two cores with the defaults; give
 the same command again after an interruption. --write keeps the result in docs/policies/ and fills docs/validation.md.
 """
 
