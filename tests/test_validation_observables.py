@@ -382,3 +382,19 @@ def test_a_force_of_known_torque_changes_both_momenta_as_integrated(tmp_path):
     rotation = np.sqrt(units.kB * 300 * atoms.get_masses()[0] / 2 * 4**2)
     measured = conservation.measure_angular_momentum(series, atoms, 300)
     assert abs(measured.value * rotation / (2 * momentum) - 1) <= 1e-9
+
+
+def test_the_slope_of_a_swing_that_is_longer_than_the_run_is_within_its_error():
+    """Half a period of a bounded oscillation looks like a drift; a run of many periods tells that there is none."""
+    for length_ps, is_short in ((0.15, True), (15.0, False)):
+        time = np.arange(0, length_ps, 5e-4)
+        energy = 0.02 * np.sin(np.pi * time / 0.15 - 0.3) + 0.001 * np.random.default_rng(1).normal(
+            size=len(time)
+        )
+        series = make_series(
+            np.zeros((0, 2, 3)), np.eye(3), time_ps=time, conserved_eV=2e-3 * energy, potential_eV=0 * time,
+            kinetic_eV=0 * time, wall_s=0 * time,
+        )  # fmt: skip
+        drift = conservation.measure_drift(series)
+        assert abs(drift.value) <= 2 * drift.error
+        assert (drift.error > 0.1) == is_short
