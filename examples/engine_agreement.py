@@ -59,11 +59,11 @@ def compare(name: str, model: Path, reference: str, directory: Path) -> list[dic
     ase, lammps = (measure(case, directory / name / engine) for engine, case in cases.items())
     profiles = add_profiles(lammps, ase)
     sides = ({**lammps.values, **profiles[0]}, {**ase.values, **profiles[1]})
-    candidate, reference = mark_missing(list_wanted(cases["ase"]), *sides)
+    of_lammps, of_ase = mark_missing(list_wanted(cases["ase"]), *sides)
     findings = Findings(
         label="LAMMPS",
-        candidate=candidate,
-        reference=reference,
+        candidate=of_lammps,
+        reference=of_ase,
         failures=(*ase.failures, *lammps.failures),
         replicas=cases["ase"].replicas,
     )

@@ -83,9 +83,9 @@ def turn(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> tuple[np.n
     if not np.any(pbc):
         return positions, None
     cell = complete_cell(cell)
-    heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
-    spans = np.ptp(positions @ np.linalg.inv(cell), axis=0)
-    lengths = np.where(pbc, 1.0, np.maximum(1.0, spans + 2 * CONTACT_A / heights))
-    long = Cell(cell * lengths[:, None])
-    box = long.cellpar()
-    return positions @ np.linalg.inv(long.array) @ Cell.fromcellpar(box).array, box.astype(np.float32)
+    inverse = np.linalg.inv(cell)
+    fractions = positions @ inverse
+    margins = 2 * CONTACT_A * np.linalg.norm(inverse, axis=0)  # over the cell's heights
+    lengths = np.where(pbc, 1.0, np.maximum(1.0, np.ptp(fractions, axis=0) + margins))
+    box = Cell(cell * lengths[:, None]).cellpar()
+    return fractions / lengths @ Cell.fromcellpar(box).array, box.astype(np.float32)
