@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "kernels.h"
 #include "scatter.h"
@@ -205,12 +206,17 @@ class Convolution : public torch::CustomClassHolder {
       TORCH_CHECK(index[2 * k] >= 0 && index[2 * k] < n_entries_ && index[2 * k + 1] >= 0 && index[2 * k + 1] < n_y_,
                   "mdplugin: convolution: coupling ", k, " is out of range");
     for (std::int64_t k = 0; k < values_.size(0); ++k)
-      couplings_.push_back({int(index[2 * k]), int(index[2 * k + 1]), value[k]});
+      couplings_.push_back({int(index[2 * k]), int(index[2 * k + 1]), value[k], float(value[k])});
+    const auto by_y = [](const Coupling &a, const Coupling &b) { return a.y < b.y; };
+    TORCH_CHECK(std::is_sorted(couplings_.begin(), couplings_.end(), by_y), "mdplugin: convolution: couplings are not sorted by Y");
+    first_coupling_.assign(n_y_ + 1, 0);
+    for (const Coupling &coupling : couplings_) ++first_coupling_[coupling.y + 1];
+    std::partial_sum(first_coupling_.begin(), first_coupling_.end(), first_coupling_.begin());
   }
 
   ConvolutionPlan plan() const {
     return {int(channels_), int(n_y_), n_entries_, int(plan_paths_.size()), int(couplings_.size()),
-            plan_paths_.data(), couplings_.data(), {int(target_sizes_.size()), target_sizes_.data()}};
+            plan_paths_.data(), couplings_.data(), first_coupling_.data(), {int(target_sizes_.size()), target_sizes_.data()}};
   }
 
   template <typename T>
@@ -265,6 +271,7 @@ class Convolution : public torch::CustomClassHolder {
   int n_entries_ = 0;
   std::vector<Path> plan_paths_;
   std::vector<Coupling> couplings_;
+  std::vector<int> first_coupling_;
   std::vector<std::int64_t> source_rows_, target_rows_;
   std::vector<int> target_sizes_;
 };

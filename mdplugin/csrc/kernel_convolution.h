@@ -194,7 +194,7 @@ void convolve(const ConvolutionPlan &plan, const RadialTable<T> &radial, const E
       std::memset(A[b] + center * size, 0, size * sizeof(T));
     }
     for (std::int64_t first = walk.offsets[center]; first < walk.offsets[center + 1]; first += batch) {
-      gather_edges(plan, radial, walk, first, walk.offsets[center + 1], edges);
+      gather_edges(plan, radial, walk, first, walk.offsets[center + 1], walk.offsets[end], edges);
       convolve_batch(plan, radial, walk, edges, center, u, A);
     }
   }
@@ -206,24 +206,25 @@ template <typename T>
 inline void reverse_couplings(const ConvolutionPlan &plan, const Vector<T> *gT, Vector<T> gr, T *gr_sum, T *gY) {
   constexpr int n_padded = (max_y + lanes<T> - 1) / lanes<T> * lanes<T>;
   Vector<T> g[n_padded];
-  T sums[n_padded];
-  const Coupling *coupling = plan.couplings, *last = coupling + plan.n_couplings;
-  for (int y = 0; y < n_padded; ++y) {
+  alignas(64) T sums[n_padded];
+  g[0] = gr;
+  for (int y = 1; y < plan.n_y; ++y) {
+    const Coupling *coupling = plan.couplings + plan.first_coupling[y], *last = plan.couplings + plan.first_coupling[y + 1];
     Vector<T> even = {}, odd = {};  // two chains hide the latency of the additions
-    for (; coupling + 1 < last && coupling[1].y == y; coupling += 2) {
-      even += T(coupling[0].value) * gT[coupling[0].entry];
-      odd += T(coupling[1].value) * gT[coupling[1].entry];
+    for (; coupling + 1 < last; coupling += 2) {
+      even += value_of<T>(coupling[0]) * gT[coupling[0].entry];
+      odd += value_of<T>(coupling[1]) * gT[coupling[1].entry];
     }
-    if (coupling < last && coupling->y == y) {
-      even += T(coupling->value) * gT[coupling->entry];
-      ++coupling;
-    }
+    if (coupling < last) even += value_of<T>(*coupling) * gT[coupling->entry];
     g[y] = even + odd;
   }
-  g[0] = gr;
+  for (int y = plan.n_y; y % lanes<T>; ++y) g[y] = Vector<T>{};
   for (int y = 0; y < plan.n_y; y += lanes<T>) sum_each<T>(g + y, sums + y);
   *gr_sum += sums[0];
-  for (int y = 1; y < plan.n_y; ++y) gY[y] += sums[y];
+  sums[0] = 0;
+  int y = 0;
+  for (; y + lanes<T> <= plan.n_y; y += lanes<T>) store(gY + y, load(gY + y) + load(sums + y));
+  for (; y < plan.n_y; ++y) gY[y] += sums[y];
 }
 
 /// Adds to gr and gY of every edge of the receivers [begin, end), and to gu (null: not wanted) of row gu_row[edge].
@@ -239,7 +240,8 @@ void reverse_convolve(const ConvolutionPlan &plan, const RadialTable<T> &radial,
   Vector<T> gT[max_entries];
   for (std::int64_t center = begin; center < end; ++center)
     for (std::int64_t first = walk.offsets[center]; first < walk.offsets[center + 1]; first += batch) {
-      gather_edges(plan, radial, walk, first, walk.offsets[center + 1], edges);
+      prefetch_rows(walk, gY, plan.n_y, first, walk.offsets[center + 1]);
+      gather_edges(plan, radial, walk, first, walk.offsets[center + 1], walk.offsets[end], edges);
       for (int e = 0; e < edges.count; ++e) {
         const std::int64_t edge = edges.index[e], source = walk.source_row[edge];
         for (std::int64_t block = 0; block < radial.n_blocks; ++block)

@@ -104,6 +104,14 @@ inline void locate(const RadialTable<T> &table, const T *r, EdgeBatch<T> &edges)
 }
 
 template <typename T>
+inline T value_of(const Coupling &coupling) {
+  if constexpr (sizeof(T) == sizeof(float))
+    return coupling.single;
+  else
+    return coupling.value;
+}
+
+template <typename T>
 inline void form_couplings(const ConvolutionPlan &plan, const T *all_Y, EdgeBatch<T> &edges) {
   alignas(64) T Y[max_y * batch];
   for (int e = 0; e < batch; ++e) {
@@ -114,17 +122,28 @@ inline void form_couplings(const ConvolutionPlan &plan, const T *all_Y, EdgeBatc
   for (int c = 0; c < plan.n_couplings; ++c) {
     T *out = edges.couplings + plan.couplings[c].entry * batch;
     const T *y = Y + plan.couplings[c].y * batch;
-    const T value = T(plan.couplings[c].value);
+    const T value = value_of<T>(plan.couplings[c]);
     for (int e = 0; e < batch; e += lanes<T>) store(out + e, load(out + e) + value * load(y + e));
   }
 }
 
-/// The edges [first, first + batch) of a walk, as far as they lie before `end`.
+/// Asks the caches for the rows of the edges [first, first + batch) of a walk, as far as they lie before `end`: edges are
+/// in order of distance, so that the rows of neighbours in the walk lie anywhere.
+template <typename T>
+inline void prefetch_rows(const EdgeWalk<T> &walk, const T *rows, std::int64_t width, std::int64_t first,
+                          std::int64_t end) {
+  constexpr std::int64_t line = 64 / sizeof(T);
+  for (std::int64_t k = first; k < end && k < first + batch; ++k)
+    for (std::int64_t c = 0; c < width; c += line) __builtin_prefetch(rows + walk.order[k] * width + c);
+}
+
+/// The edges [first, first + batch) of a walk, as far as they lie before `end`; the walk goes on to `end_of_walk`.
 template <typename T>
 inline void gather_edges(const ConvolutionPlan &plan, const RadialTable<T> &table, const EdgeWalk<T> &walk,
-                         std::int64_t first, std::int64_t end, EdgeBatch<T> &edges) {
+                         std::int64_t first, std::int64_t end, std::int64_t end_of_walk, EdgeBatch<T> &edges) {
   edges.count = end - first < batch ? int(end - first) : batch;
   for (int e = 0; e < edges.count; ++e) edges.index[e] = walk.order[first + e];
+  prefetch_rows(walk, walk.Y, plan.n_y, first + edges.count, end_of_walk);
   locate(table, walk.r, edges);
   form_couplings(plan, walk.Y, edges);
 }

@@ -25,6 +25,7 @@ struct Path {
 struct Coupling {
   int entry, y;
   double value;
+  float single;  // value in float32: kernels do not convert it for every edge
 };
 
 /// Blocks of rows that lie one after the other: block b has rows[b].
@@ -37,6 +38,7 @@ struct ConvolutionPlan {
   int channels, n_y, n_entries, n_paths, n_couplings;
   const Path *paths;
   const Coupling *couplings;
+  const int *first_coupling;  // (n_y + 1): those of Y[y] are [first_coupling[y], first_coupling[y + 1])
   RowBlocks target;
 };
 
