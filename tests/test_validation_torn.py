@@ -8,6 +8,8 @@ import pytest
 from test_validation_survival import assert_same, read_case_of, segments_of, write_case
 
 from mdplugin.cli import main
+from mdplugin.validation import chain
+from mdplugin.validation.plan import EQUILIBRATION
 from mdplugin.validation.workspace import execute_one, prepare
 
 
@@ -60,3 +62,32 @@ def test_a_state_is_on_the_disk_before_the_series_that_commits_it(tmp_path, monk
         "state.npz", "-> state-0000.npz", "reference-0",
         "segment-0000.part", "-> segment-0000.npz", "reference-0",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("engine", ["ase", "lammps"])
+def test_the_equilibration_of_a_run_beside_is_copied_bit_for_bit_unless_it_is_torn(
+    tmp_path, engine, monkeypatch
+):
+    case = read_case_of(write_case(tmp_path, engine))
+    alone, beside = tmp_path / "alone", tmp_path / "beside"
+    for output in (alone, beside):
+        prepare(case, output)
+    execute_one(alone, "morse-0")
+    execute_one(beside, "reference-0")
+    execute_one(beside, "reference-1")  # of another seed
+    phases, work = [], chain._execute_segment
+    monkeypatch.setattr(
+        chain,
+        "_execute_segment",
+        lambda engine, segment, run: (phases.append(segment.phase), work(engine, segment, run)),
+    )
+    execute_one(beside, "morse-0")
+    assert EQUILIBRATION not in phases and len(phases) == 4
+    assert_same({k: v for k, v in segments_of(beside).items() if "morse-0" in str(k)}, segments_of(alone))
+
+    for twin in ("reference-0", "morse-0"):
+        cut_short(next((beside / "runs" / twin).glob("state-0000.*")))
+    cut_short(beside / "runs" / "morse-0" / "segment-0000.npz")
+    execute_one(beside, "morse-0")
+    assert phases.count(EQUILIBRATION) == 1
+    assert_same({k: v for k, v in segments_of(beside).items() if "morse-0" in str(k)}, segments_of(alone))

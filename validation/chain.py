@@ -17,12 +17,13 @@ from pathlib import Path
 
 from mdplugin.errors import CaseError
 from mdplugin.validation.engine import Engine
-from mdplugin.validation.plan import REVERSAL, RunPlan, Segment
+from mdplugin.validation.plan import EQUILIBRATION, REVERSAL, RunPlan, Segment
 from mdplugin.validation.progress import write_progress
 from mdplugin.validation.runner_lammps import LOG
 from mdplugin.validation.series import (
     Failure,
     Series,
+    copy_durably,
     is_whole,
     join_series,
     load_series,
@@ -49,7 +50,7 @@ def execute_run(engine: Engine, plan: RunPlan, directory: Path, reach=None) -> N
             reach = reach or write_progress(directory)
             missing, done = _find_missing(engine, plan, directory), 0
             for segment in plan.segments:
-                if segment.number in missing:
+                if segment.number in missing and not _copy_equilibration(engine, plan, segment, directory):
                     engine.reach = lambda step, before=done: reach(before + step)
                     _execute_segment(engine, segment, directory)
                 done += count_steps(segment)
@@ -77,6 +78,19 @@ def _find_missing(engine: Engine, plan: RunPlan, directory: Path) -> set[int]:
         if is_lacking or not _is_committed(directory, segment):
             missing.add(segment.number)
     return missing
+
+
+def _copy_equilibration(engine: Engine, plan: RunPlan, segment: Segment, directory: Path) -> bool:
+    """Take a segment from a run beside this one that equilibrated from the same seed: bit for bit what would be done."""
+    if segment.phase != EQUILIBRATION:
+        return False
+    for twin in plan.list_twins(directory.parent):
+        state = _state(twin, segment.number, engine.suffix)
+        if _is_committed(twin, segment) and load_failure(twin, segment) is None and engine.is_whole(state):
+            copy_durably(state, _state(directory, segment.number, engine.suffix))
+            copy_durably(_series(twin, segment.number), _series(directory, segment.number))
+            return True
+    return False
 
 
 def _execute_segment(engine: Engine, segment: Segment, directory: Path) -> None:

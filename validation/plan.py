@@ -1,7 +1,8 @@
 """Case -> the runs that it needs, and each run -> its segments: what is done, in what order, from which seeds.
 
 Runs do not depend on each other: each equilibrates for itself, from the same seed and with the reference potential, so
-that runs of one replica start from the same state, bit for bit, wherever they are executed.
+that runs of one replica start from the same state, bit for bit, wherever they are executed. Where another run of the
+replica is at hand, its equilibration is copied.
 
 A segment starts from the file that the one before left, also when nothing interrupts the run. So a run that was
 killed and taken up again is bit for bit the run that was not.
@@ -9,7 +10,9 @@ killed and taken up again is bit for bit the run that was not.
 
 import hashlib
 import math
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from mdplugin.validation.case import MIN_STEPS, REFERENCE, Case
 
@@ -69,6 +72,11 @@ class RunPlan:
     def name(self) -> str:
         """Its directory's name."""
         return f"{self.label}-{self.replica}" + ("" if self.kind == "main" else f"-{self.kind}")
+
+    def list_twins(self, runs: Path) -> list[Path]:
+        """Directories in `runs` of the other runs of this replica, of all potentials and kinds: they equilibrate alike."""
+        name = re.compile(rf".*-{self.replica}(-coarse|-reversal)?")
+        return sorted(path for path in runs.iterdir() if name.fullmatch(path.name) and path.name != self.name)
 
     @property
     def steps(self) -> int:

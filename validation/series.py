@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -224,6 +225,20 @@ def replace_durably(part: Path, path: Path) -> None:
             os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def copy_durably(source: Path, path: Path) -> None:
+    """Copy a file so that a power failure leaves all of it or what was there before.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    part = path.with_name(f".{path.name}")
+    try:
+        shutil.copyfile(source, part)
+        replace_durably(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def is_whole(path: Path) -> bool:
