@@ -34,7 +34,9 @@ def compare(potential: str, paths: dict[str, Path], frames: Path) -> dict:
     return result
 
 
-def study(potential: str, directory: Path, cases: list[str] | None, jobs: int | None) -> None:
+def study(
+    potential: str, directory: Path, cases: list[str] | None, jobs: int | None, length_ps: float | None
+) -> None:
     """Everything of one potential, in `directory`: compare.json, and a directory for each case."""
     setting = SETTINGS[potential]
     directory.mkdir(parents=True, exist_ok=True)
@@ -42,11 +44,15 @@ def study(potential: str, directory: Path, cases: list[str] | None, jobs: int | 
     paths = export_policies(potential, directory)
     compared = compare(potential, paths, directory / COMPARED)
     (directory / "compare.json").write_text(json.dumps(compared, indent=1))
-    for name, length_ps in zip(setting.cases, setting.lengths_ps, strict=True):
+    for name, published_ps in zip(setting.cases, setting.lengths_ps, strict=True):
         if cases is None or name in cases:
             models = [str(paths[label]) for label in setting.list_policies(name)]
-            case = read_case(name, models=models, length_ps=length_ps, replicas=setting.replicas)
-            print(f"{name}: {len(models) + 1} potentials, {case.replicas} x {length_ps:g} ps", flush=True)
+            case = read_case(
+                name, models=models, length_ps=length_ps or published_ps, replicas=setting.replicas
+            )
+            print(
+                f"{name}: {len(models) + 1} potentials, {case.replicas} x {case.length_ps:g} ps", flush=True
+            )
             validate(case, directory / name, jobs=jobs, command=["python", *sys.argv])
 
 
@@ -79,10 +85,14 @@ def main() -> int:
     parser.add_argument("--potentials", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--cases", nargs="*", choices=every_case, help="dynamics to run (default: all)")
     parser.add_argument("--jobs", type=int, help="runs at a time (default: as many as the cores serve)")
+    parser.add_argument(
+        "--length-ps", type=float, help="of each run, for a rehearsal (default: what is published)"
+    )
     parser.add_argument("--write", type=Path, metavar="DOCS", help="publish what is there in this docs/")
     arguments = parser.parse_args()
     for potential in arguments.potentials:
-        study(potential, arguments.output / potential, arguments.cases, arguments.jobs)
+        output = arguments.output / potential
+        study(potential, output, arguments.cases, arguments.jobs, arguments.length_ps)
     if arguments.write:
         publish(arguments.output, arguments.write)
     return 0
