@@ -22,7 +22,7 @@ def box(tmp_path):
 
 
 class Shallow(Argon):
-    epsilon = 0.4 * Argon.epsilon
+    epsilon = 0.3 * Argon.epsilon
 
 
 class SoftCore(Argon):
@@ -44,7 +44,7 @@ def test_a_larger_atom_fails_by_the_density(tmp_path):
 def test_shallower_wells_fail_by_the_diffusion(box, tmp_path):
     report = judge_argon(
         box, tmp_path, Shallow(), ensemble="nvt", temperature_K=250, length_ps=16.0, equilibration_ps=2.0,
-        observables=["temperature", "diffusion"],
+        replicas=6, observables=["temperature", "diffusion"],  # 3 scatter too badly known on some processors
     )  # fmt: skip
     assert failed(report) == {"diffusion Ar"}
 

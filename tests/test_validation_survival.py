@@ -324,6 +324,7 @@ def test_a_planned_case_is_done_by_its_commands_in_any_order_and_collected(tmp_p
     status = main(["validate", "--collect", "-o", str(planned)])
     assert status == main(["validate", str(path), "-o", str(direct)]) in (0, 2)
     assert_same(segments_of(planned), segments_of(direct))
+    assert [each["runs"] for each in read_report(planned / "report.json").provenance["made_by"]] == [4]
 
 
 def test_a_longer_case_goes_on_where_the_shorter_one_ended(tmp_path):

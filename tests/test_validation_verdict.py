@@ -129,6 +129,14 @@ def test_a_reference_is_not_blamed_for_what_two_short_runs_cannot_show():
         require_sound_reference(CASE, {**SOUND, "energy_drift": [Estimate(0.138, 0.048, 50)] * 2}, ())
 
 
+def test_a_reference_all_of_whose_runs_heat_is_blamed_however_they_scatter():
+    """As int8 states do to water: 22 errors of a scatter of three would be needed."""
+    heats = [Estimate(value, 0.002, 9) for value in (0.14, 0.15, 0.19)]
+    with pytest.raises(CaseError, match=r"drifts by 0\.160"):
+        require_sound_reference(CASE, {**SOUND, "energy_drift": heats}, ())
+    require_sound_reference(CASE, {**SOUND, "energy_drift": [*heats[:2], Estimate(0.005, 0.002, 9)]}, ())
+
+
 def test_numbers_are_printed_with_their_errors():
     assert format_estimate(Estimate(1.23456, 0.0123)) == "1.235 ± 0.012"
     assert format_estimate(Estimate(-7.698e-05, 1.61e-4)) == "-0.00008 ± 0.00016"

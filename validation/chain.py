@@ -3,6 +3,7 @@
     RUN/segment-0007.npz     what the segment left (series.py); its appearance commits the segment
     RUN/state-0007.*         the state that it ended in, from which the next one starts; kept, so that a run can be
                              made longer: a last segment that was shorter is done again
+    RUN/machines.jsonl       the machines that worked on it (provenance.py)
     RUN/failed.log           LAMMPS's log of the last error
 
 A segment is worked on in RUN/scratch, which is emptied first: what a killed process left there is done again. A file
@@ -19,6 +20,7 @@ from mdplugin.errors import CaseError
 from mdplugin.validation.engine import Engine
 from mdplugin.validation.plan import EQUILIBRATION, REVERSAL, RunPlan, Segment
 from mdplugin.validation.progress import write_progress
+from mdplugin.validation.provenance import note_machine
 from mdplugin.validation.runner_lammps import LOG
 from mdplugin.validation.series import (
     Failure,
@@ -49,6 +51,8 @@ def execute_run(engine: Engine, plan: RunPlan, directory: Path, reach=None) -> N
         with _lock(directory):
             reach = reach or write_progress(directory)
             missing, done = _find_missing(engine, plan, directory), 0
+            if missing:
+                note_machine(directory)
             for segment in plan.segments:
                 if segment.number in missing and not _copy_equilibration(engine, plan, segment, directory):
                     engine.reach = lambda step, before=done: reach(before + step)

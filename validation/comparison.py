@@ -271,19 +271,28 @@ MAX_FACTOR = 1000
 def _advise(test: Test, n_tests: int, limits: dict[str, Limit]) -> str:
     """How many times more data a decision needs, if the difference stays what it is.
 
-    Variances fall, and degrees of freedom grow, with the number of replicas; with the length too, of what is measured
-    all along. (The variance of a slope falls faster, but only if nothing heats by chance.)
+    Variances fall with the number of replicas, and with the length of what is measured all along. (The variance of a
+    slope falls faster, but only if nothing heats by chance.) Degrees of freedom grow with the replicas; with the length
+    they do where errors are those of blocks, but not where they are the scatter of runs: not to be counted on.
     """
     difference = test.difference
     if not difference.is_known:
         return "too few samples for an error bar: more replicas, longer runs"
     criterion = find_criterion(test.observable)
-    what = "replicas, or the length" if criterion.grows else "replicas (longer runs say no more)"
     one_sided = criterion.kind in ONE_SIDED
     gap = test.allowed - (difference.value if one_sided else abs(difference.value))
     level = limits["false_pass"].value if gap > 0 else limits["false_alarm"].value / n_tests
     factors = np.geomspace(1.0, MAX_FACTOR, 400)
-    margins = difference.error / np.sqrt(factors) * stats.t.isf(level, factors * difference.dof)
-    if not (decided := margins < abs(gap)).any():
+
+    def find_factor(dof: float | np.ndarray) -> int | None:
+        decided = difference.error / np.sqrt(factors) * stats.t.isf(level, dof) < abs(gap)
+        return max(2, math.ceil(factors[np.argmax(decided)])) if decided.any() else None
+
+    replicas, length = find_factor(factors * difference.dof), find_factor(difference.dof)
+    if replicas is None:
         return "the difference is as large as the limit: no length of run will tell"
-    return f"about {max(2, math.ceil(factors[np.argmax(decided)]))} times the {what}"
+    if not criterion.grows:
+        return f"about {replicas} times the replicas (longer runs say no more)"
+    if length is None:
+        return f"about {replicas} times the replicas"
+    return f"about {replicas} times the replicas, or {'' if length == replicas else f'{length} times '}the length"

@@ -196,15 +196,21 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def _describe(facts: dict) -> str:
+    """A machine and its versions."""
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version)
+    return f"{facts['cpu']}, {facts['cores']} cores, python {facts['python']}, {versions}"
+
+
 def _foot(report: Report) -> list[str]:
     facts = report.provenance
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version)
+    made_by = [f"{each['runs']} on {_describe(each)}" for each in facts.get("made_by", ())]
     hashes = [f"{label} {each['sha256']}" for label, each in report.potentials.items() if each["sha256"]]
     speeds = ", ".join(f"{label} {speed:.3g}" for label, speed in report.speeds.items())
     return [
         f"Time per step, ms: {speeds}; {SPEED_NOTE}.",
-        f"{facts['finished']}, {facts['cpu']}, {facts['cores']} cores, threads {facts['threads']}, ranks "
-        f"{facts['ranks']}, python {facts['python']}, {versions}.",
+        f"Runs, each with {facts['threads']} threads and {facts['ranks']} ranks: {'; '.join(made_by) or 'not recorded'}.",
+        f"Judged {facts['finished']} on {_describe(facts)}.",
         f"SHA-256: {'; '.join([*hashes, 'structure ' + facts['structure']['sha256']])}.",
         "",
         f"    {shlex.join(facts['command'])}",

@@ -6,7 +6,6 @@ harmonic oscillators that would move alike.
 """
 
 import numpy as np
-from scipy import signal
 
 from mdplugin.validation.case import MIN_VELOCITIES
 
@@ -31,6 +30,8 @@ def power_spectra(
     elements = np.unique(numbers)
     if len(velocities) < MIN_VELOCITIES:
         return np.zeros(0), np.zeros((0, len(elements), 0))
+    from scipy import signal  # takes a second to import, which runs without a spectrum do not pay
+
     window = min(len(velocities), max(MIN_VELOCITIES, round(WINDOW_FS / spacing_fs)))
     frequency, power = signal.welch(
         velocities, fs=1 / spacing_fs, window="hann", nperseg=window, detrend=False, axis=0

@@ -139,7 +139,7 @@ def _judge_runs(
         verdicts=tuple(judge(each, case.limit_table) for each in findings),
         potentials={label: potential.describe() for label, potential in potentials.items()},
         speeds={label: each.measurement.ms_per_step for label, each in evidence.items()},
-        provenance=record_provenance(case, structure, list(command)),
+        provenance=record_provenance(case, structure, list(command), directory / RUNS),
         directory=directory,
     )
     try:
