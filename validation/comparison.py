@@ -14,6 +14,7 @@ Neither shown means that the runs are too short to tell. p_fail is corrected for
 J. Pharmacokinet. Biopharm. 15, 657 (1987).
 """
 
+import bisect
 import dataclasses
 import enum
 import math
@@ -265,7 +266,7 @@ def judge_tests(tests: Sequence[Test], limits: dict[str, Limit]) -> tuple[Test, 
     return tuple(judged)
 
 
-MAX_FACTOR = 1000
+FACTORS = np.geomspace(1.0, 1000.0, 400).tolist()  # more data than there is
 
 
 def _advise(test: Test, n_tests: int, limits: dict[str, Limit]) -> str:
@@ -279,16 +280,18 @@ def _advise(test: Test, n_tests: int, limits: dict[str, Limit]) -> str:
     if not difference.is_known:
         return "too few samples for an error bar: more replicas, longer runs"
     criterion = find_criterion(test.observable)
-    one_sided = criterion.kind in ONE_SIDED
-    gap = test.allowed - (difference.value if one_sided else abs(difference.value))
-    level = limits["false_pass"].value if gap > 0 else limits["false_alarm"].value / n_tests
-    factors = np.geomspace(1.0, MAX_FACTOR, 400)
 
-    def find_factor(dof: float | np.ndarray) -> int | None:
-        decided = difference.error / np.sqrt(factors) * stats.t.isf(level, dof) < abs(gap)
-        return max(2, math.ceil(factors[np.argmax(decided)])) if decided.any() else None
+    def is_decided(factor: float, dof: float) -> bool:
+        more = Estimate(difference.value, difference.error / math.sqrt(factor), dof)
+        p_fail, p_pass = _p_values(more, test.allowed, one_sided=criterion.kind in ONE_SIDED)
+        return p_pass < limits["false_pass"].value or n_tests * p_fail < limits["false_alarm"].value
 
-    replicas, length = find_factor(factors * difference.dof), find_factor(difference.dof)
+    def find_factor(growth: int) -> int | None:
+        """The least of FACTORS that decides; degrees of freedom grow with this power of it."""
+        k = bisect.bisect_left(FACTORS, True, key=lambda f: is_decided(f, difference.dof * f**growth))
+        return max(2, math.ceil(FACTORS[k])) if k < len(FACTORS) else None
+
+    replicas, length = find_factor(1), find_factor(0)
     if replicas is None:
         return "the difference is as large as the limit: no length of run will tell"
     if not criterion.grows:
