@@ -48,7 +48,10 @@ def study(
         if cases is None or name in cases:
             models = [str(paths[label]) for label in setting.list_policies(name)]
             case = read_case(
-                name, models=models, length_ps=length_ps or published_ps, replicas=setting.replicas
+                name,
+                models=models,
+                length_ps=published_ps if length_ps is None else length_ps,
+                replicas=setting.replicas,
             )
             print(
                 f"{name}: {len(models) + 1} potentials, {case.replicas} x {case.length_ps:g} ps", flush=True

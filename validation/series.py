@@ -228,7 +228,7 @@ def replace_durably(part: Path, path: Path) -> None:
 
 
 def copy_durably(source: Path, path: Path) -> None:
-    """Copy a file so that a power failure leaves all of it or what was there before.
+    """Copy a file, also to itself or over a link, so that a power failure leaves all of it or what was there before.
 
     Raises:
         OSError: the disk is full.

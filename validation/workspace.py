@@ -9,7 +9,6 @@ DIR/runs/NAME/     see chain.py
 """
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,7 +35,7 @@ from mdplugin.validation.potential import (
     require_reference_precision,
 )
 from mdplugin.validation.runner_lammps import LammpsEngine
-from mdplugin.validation.series import replace_durably
+from mdplugin.validation.series import copy_durably, replace_durably
 from mdplugin.validation.stage import exit_when_terminated
 from mdplugin.validation.systems import Structure, draw_velocities, find_structure
 
@@ -78,7 +77,7 @@ def prepare(case: Case, directory: Path, trust: bool = False) -> None:
     try:
         (directory / MODELS).mkdir(parents=True, exist_ok=True)
         for label, model in zip(case.labels, case.models, strict=True):
-            _copy(Path(model), directory / MODELS / f"{label}.pt")
+            copy_durably(Path(model), directory / MODELS / f"{label}.pt")
         reference = directory / MODELS / f"{REFERENCE}.pt"
         if record is not None and reference.is_file():
             _require_prepared(reference, content_sha256(reference), hashes.get(REFERENCE))
@@ -88,7 +87,7 @@ def prepare(case: Case, directory: Path, trust: bool = False) -> None:
             replace_durably(part, reference)
         hashes[REFERENCE] = content_sha256(reference)
         require_elements(structure.atoms, reference)
-        _copy(structure.path, directory / f"structure{structure.path.suffix}")
+        copy_durably(structure.path, directory / f"structure{structure.path.suffix}")
         _write_record(case, hashes, checkpoint, directory / CASE_FILE)
     except OSError as error:
         raise CaseError(
@@ -106,13 +105,6 @@ def _require_measurable(case: Case, structure: Structure) -> None:
     for name in case.observables:
         if obstacle := find_obstacle(name, structure.atoms.pbc):
             raise CaseError(f"observables: {name} needs {obstacle}: leave it out, or change that")
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Make `target` a copy of `source`, whole or not at all, also of itself or where it was a link."""
-    part = target.with_name(f".{target.name}")
-    shutil.copyfile(source, part)
-    replace_durably(part, target)
 
 
 def _require_files(case: Case) -> None:
