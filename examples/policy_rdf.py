@@ -10,8 +10,9 @@ from policy_artifacts import SETTINGS
 from mdplugin.bench.table import NOTHING, format_table
 from mdplugin.validation.case import REFERENCE
 from mdplugin.validation.observables.structure import Rdf, find_peak, find_shell, measure_shell
-from mdplugin.validation.profiles import MIN_G
+from mdplugin.validation.profiles import MIN_G, measure_band
 from mdplugin.validation.report import RDFS
+from mdplugin.validation.statistics import mean_of_independent
 from mdplugin.validation.verdict import format_estimate
 
 DFT = Path(__file__).with_name("water_dft_goo.dat")
@@ -59,8 +60,7 @@ def read_band(kept: Path, potential: str) -> float | None:
     if not (rdfs := read_kept(kept, potential)):
         return None
     runs = rdfs[REFERENCE].g[:, rdfs[REFERENCE].mean > MIN_G]
-    others = (runs.sum(axis=0) - runs) / (len(runs) - 1)
-    return float(np.sqrt(((runs - others) ** 2).mean()))
+    return float(np.sqrt(np.mean([each.value**2 for each in measure_band(runs)])))
 
 
 def read_dft() -> tuple[np.ndarray, np.ndarray]:
@@ -81,7 +81,7 @@ def write_rdf(kept: Path, potential: str) -> str:
         ("DFT, 400 frames of the training set's dynamics", f"{position:.3f}", f"{height:.3f}", NOTHING),
     ]
     for label, rdf in rdfs.items():
-        measured = measure_shell(rdf, shell)
+        measured = measure_shell(rdf, shell, mean_of_independent)  # its blocks are runs
         names = ("rdf_peak_position", "rdf_peak_height", "coordination")
         cells = [format_estimate(measured[name]) for name in names]
         rows.append(("float64" if label == REFERENCE else label.removeprefix(f"{potential}-"), *cells))

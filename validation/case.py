@@ -27,8 +27,9 @@ SOUNDNESS = (
     "kinetic_distribution",
     "gradient",
     "volume_trend",
+    "bonds_share",
 )
-ONLY_SOUNDNESS = {"npt": ("volume_trend",)}  # what nobody else is judged by
+ONLY_SOUNDNESS = {"npt": ("volume_trend",), "stability": ("bonds_share",)}  # what nobody else is judged by
 # ensemble -> what is measured; a case may name fewer
 OBSERVABLES = {
     "nve": (

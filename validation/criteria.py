@@ -27,8 +27,10 @@ class Criterion:
         limit: name in limits.py. floor: name of the limit, in the observable's unit, below which nothing matters, for
             RATIO and RELATIVE.
         title: for people. unit: of the observable.
-        target: for DEVIATION.
+        target: for DEVIATION, and for the judgement of the float64 runs by themselves.
         grows: whether longer runs say more: not where so many steps or frames are taken of a run of any length.
+        by_each_run: whether runs that all exceed the limit fail by that, whatever their scatter: the limit holds for every
+            run, and a run's own fluctuations tell its error.
     """
 
     kind: Kind
@@ -38,25 +40,33 @@ class Criterion:
     floor: str = ""
     target: float = 0.0
     grows: bool = True
+    by_each_run: bool = False
 
 
 _DRIFT = "drift_meV_per_atom_per_ps"
 CRITERIA = {
     "energy_drift": Criterion(
-        Kind.DIFFERENCE, _DRIFT, "drift of the conserved energy", "meV/atom/ps"
+        Kind.DIFFERENCE, _DRIFT, "drift of the conserved energy", "meV/atom/ps", by_each_run=True
     ),
-    "drift_ratio": Criterion(Kind.BOUND, "drift_ratio", "drift against thermal fluctuation"),
+    "drift_ratio": Criterion(
+        Kind.BOUND, "drift_ratio", "drift against thermal fluctuation", by_each_run=True
+    ),
     "energy_fluctuation": Criterion(
         Kind.RATIO, "fluctuation_factor", "fluctuation of the total energy", "meV/atom",
         floor="fluctuation_floor_meV_per_atom", grows=False,
     ),
-    "timestep_exponent": Criterion(Kind.DIFFERENCE, "timestep_exponent", "exponent of the fluctuation with dt", grows=False),
+    "timestep_exponent": Criterion(
+        Kind.DIFFERENCE, "timestep_exponent", "exponent of the fluctuation with dt", target=2.0, grows=False,
+        by_each_run=True,
+    ),
     "momentum": Criterion(Kind.MAGNITUDE, "momentum_ratio", "change of the momentum", grows=False),
     "angular_momentum": Criterion(
         Kind.MAGNITUDE, "angular_momentum_ratio", "change of the angular momentum", grows=False
     ),
     "reversal": Criterion(Kind.MAGNITUDE, "reversal_A", "error of time reversal", "Å", grows=False),
-    "gradient": Criterion(Kind.DEVIATION, "gradient", "forces over energy gradient", target=1.0, grows=False),
+    "gradient": Criterion(
+        Kind.DEVIATION, "gradient", "forces over energy gradient", target=1.0, grows=False, by_each_run=True
+    ),
     "force_rmse": Criterion(Kind.BOUND, "force_rmse_meV_per_A", "force error (rms)", "meV/Å", grows=False),
     "force_slope": Criterion(Kind.DEVIATION, "force_slope", "force regression slope", target=1.0, grows=False),
     "shadow_energy": Criterion(
@@ -80,6 +90,9 @@ CRITERIA = {
     "pressure": Criterion(Kind.DIFFERENCE, "pressure_bar", "pressure", "bar"),
     "volume_fluctuation": Criterion(Kind.RELATIVE, "volume_fluctuation", "fluctuation of the volume", "Å³"),
     "bonds": Criterion(Kind.COUNT, "bonds_changed", "bonds broken or formed, per run", grows=False),
+    # of the reference alone (case.ONLY_SOUNDNESS)
+    "volume_trend": Criterion(Kind.DEVIATION, "volume_trend", "trend of the volume"),
+    "bonds_share": Criterion(Kind.BOUND, "bonds_share", "share of the bonds that change", grows=False),
     "minimum_distance": Criterion(Kind.DEFICIT, "minimum_distance_A", "smallest distance, mean of parts of a run", "Å"),
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from mdplugin.validation.case import REFERENCE
+from mdplugin.validation.observables.motion import FIT_FROM_PS, FIT_TO_PS
 from mdplugin.validation.observables.structure import cut_to_common_range
 from mdplugin.validation.statistics import block_means, combine_replicas
 
@@ -103,6 +104,25 @@ def _draw_rdfs(report, evidence):
                 axes.plot(rdfs[0].r, mean, color=_color(report, label), linewidth=1, label=label)
         axes.set_ylabel(f"g({pair})")
     axes.set_xlabel("r, Å")
+    _legend(axes)
+    return figure
+
+
+def _draw_displacements(report, evidence):
+    symbols = list(evidence[REFERENCE].measurement.displacements)
+    if not symbols:
+        return None
+    figure = Figure(figsize=(9, 3.2 * len(symbols)), layout="constrained")
+    for axes, symbol in zip(np.atleast_1d(figure.subplots(len(symbols), 1)), symbols, strict=True):
+        axes.axvspan(FIT_FROM_PS, FIT_TO_PS, color="0.93")
+        for label in evidence:
+            for number, run in enumerate(evidence[label].measurement.displacements.get(symbol, [])):
+                axes.plot(
+                    run.lag_ps, run.square_A2.mean(axis=0), color=_color(report, label), linewidth=0.8,
+                    label=label if number == 0 else None,
+                )  # fmt: skip
+        axes.set_ylabel(f"displacement² of {symbol}, Å²")
+    axes.set_xlabel("lag, ps; D is fitted in the shaded range")
     _legend(axes)
     return figure
 
@@ -207,6 +227,7 @@ def _draw_plane(report, evidence):
 _FIGURES = {
     "energy": _draw_energy,
     "radial-distribution": _draw_rdfs,
+    "mean-squared-displacement": _draw_displacements,
     "temperature": _draw_temperature,
     "vibrational-spectrum": _draw_spectrum,
     "shadow-energy": _draw_shadow,

@@ -1,5 +1,6 @@
 """Runs of one potential -> its observables: one estimate per replica, profiles for those that need a common window."""
 
+import itertools
 from dataclasses import dataclass, field
 
 import ase
@@ -50,6 +51,7 @@ class Measurement:
     Attributes:
         values: observable -> one estimate per replica.
         rdfs: pair -> one Rdf per replica.
+        displacements: symbol -> one Displacement per replica.
         spectra: (n_windows, n_frequencies) normalised, per replica; frequency_per_cm: (n_frequencies,).
         failures: in words, of the replicas that broke off; they have no values.
         notes: what else is worth telling of a replica, in words.
@@ -60,6 +62,7 @@ class Measurement:
 
     values: dict[str, list[Estimate]]
     rdfs: dict[str, list[structure.Rdf]] = field(default_factory=dict)
+    displacements: dict[str, list[motion.Displacement]] = field(default_factory=dict)
     spectra: list[np.ndarray] = field(default_factory=list)
     frequency_per_cm: np.ndarray | None = None
     failures: tuple[str, ...] = ()
@@ -74,37 +77,61 @@ def measure_replicas(
     """The chosen observables of all replicas that did not fail."""
     numbers = [i for i, each in enumerate(replicas) if each.failure is None and each.main is not None]
     sound = [replicas[number] for number in numbers]
-    changes = _count_changes(atoms, replicas) if "bonds" in chosen else {}
+    changes = _count_changes(atoms, replicas) if {"bonds", "bonds_share"} & set(chosen) else {}
     failures = [f"replica {i}: {each.failure}" for i, each in enumerate(replicas) if each.failure is not None]
     values: dict[str, list[Estimate]] = {}
     for replica in sound:
         for name, estimate in _measure_replica(case, atoms, replica, chosen).items():
             values.setdefault(name, []).append(estimate)
     if changes and numbers:
-        values["bonds"] = [Estimate(float(changes[number].max(initial=0))) for number in numbers]
+        values |= _measure_bonds(atoms, [changes[number] for number in numbers], chosen)
     rdfs: dict[str, list[structure.Rdf]] = {}
     if "rdf" in chosen or "coordination" in chosen:
-        for replica in sound:
-            for rdf in structure.compute_rdfs(replica.main, atoms):
-                rdfs.setdefault(rdf.pair, []).append(rdf)
+        rdfs = _by(lambda rdf: rdf.pair, (structure.compute_rdfs(each.main, atoms) for each in sound))
+    displacements: dict[str, list[motion.Displacement]] = {}
+    if "diffusion" in chosen:
+        found = (motion.compute_displacements(each.main, atoms) for each in sound)
+        displacements = _by(lambda displacement: displacement.symbol, found)
+    for symbol, runs in displacements.items():
+        values[f"diffusion {symbol}"] = [run.fit_diffusion() for run in runs]
     spectra, frequency = [], None
     if "vdos" in chosen and all(len(replica.main.spectrum) for replica in sound):
         spectra = [motion.density_of_states(replica.main, atoms) for replica in sound]
         frequency = sound[0].main.frequency_per_cm if sound else None
-    walls = [
-        replica.main.wall_s[1:] for replica in replicas if replica.main is not None and replica.main.steps
-    ]
     temperatures = [float(replica.main.temperature_K.mean()) for replica in sound]
     return Measurement(
         values=values,
         rdfs=rdfs,
+        displacements=displacements,
         spectra=spectra,
         frequency_per_cm=frequency,
         failures=tuple(failures),
         notes=_note_changes(replicas, changes),
-        ms_per_step=1000 * float(np.quantile(np.concatenate(walls), FASTEST)) if walls else np.nan,
+        ms_per_step=_time_steps(replicas),
         temperature_K=float(np.mean(temperatures)) if temperatures else np.nan,
     )
+
+
+def _by(key, found) -> dict[str, list]:
+    """Key -> what has it, in order, of lists of one replica each."""
+    sorted_by = {}
+    for each in itertools.chain.from_iterable(found):
+        sorted_by.setdefault(key(each), []).append(each)
+    return sorted_by
+
+
+def _time_steps(replicas: list[Replica]) -> float:
+    """Milliseconds that the fastest tenth of the steps took."""
+    walls = [each.main.wall_s[1:] for each in replicas if each.main is not None and each.main.steps]
+    return 1000 * float(np.quantile(np.concatenate(walls), FASTEST)) if walls else np.nan
+
+
+def _measure_bonds(atoms: ase.Atoms, changes: list[np.ndarray], chosen: tuple[str, ...]) -> dict:
+    """The largest number of changed bonds of each replica, and of the reference its share of all bonds."""
+    values = {"bonds": [Estimate(float(each.max(initial=0))) for each in changes]}
+    if "bonds_share" in chosen and (n_bonds := len(topology.find_topology(atoms).pairs)):
+        values["bonds_share"] = [scale(each, 1 / n_bonds) for each in values["bonds"]]
+    return values
 
 
 def _count_changes(atoms: ase.Atoms, replicas: list[Replica]) -> dict[int, np.ndarray]:
@@ -155,7 +182,4 @@ def _measure_replica(
         values["timestep_exponent"] = conservation.measure_exponent(main, replica.coarse, common_ps)
     if "kinetic_distribution" in chosen:
         values["kinetic_p_value"] = Estimate(thermal.test_kinetic_distribution(main, temperature))
-    if "diffusion" in chosen:
-        for symbol, estimate in motion.measure_diffusion(main, atoms).items():
-            values[f"diffusion {symbol}"] = estimate
     return values

@@ -88,17 +88,20 @@ def plan_runs(case: Case) -> tuple[RunPlan, ...]:
     """All runs of a case, the reference's first: a case that is at fault shows early."""
     return tuple(
         _plan_run(case, label, replica, kind)
-        for kind in _kinds(case)
+        for kind in ("main", "coarse", "reversal")
         for label in (REFERENCE, *case.labels)
+        if kind in _kinds(case, label)
         for replica in range(case.replicas)
     )
 
 
-def _kinds(case: Case) -> tuple[str, ...]:
+def _kinds(case: Case, label: str) -> tuple[str, ...]:
+    """The reference also runs for what it is judged by though the case does not ask for it."""
     if case.ensemble != "nve":
         return ("main",)
+    measured = case.sound_observables if label == REFERENCE else case.chosen_observables
     extra = {"timestep_exponent": "coarse", "reversal": "reversal"}
-    return ("main", *(kind for name, kind in extra.items() if name in case.chosen_observables))
+    return ("main", *(kind for name, kind in extra.items() if name in measured))
 
 
 def _plan_run(case: Case, label: str, replica: int, kind: str) -> RunPlan:

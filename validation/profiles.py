@@ -25,7 +25,8 @@ MIN_G = 1e-3  # where the reference's g is below, so near is nobody
 def add_profiles(candidate: Measurement, reference: Measurement) -> tuple[dict, dict]:
     """Estimates from the profiles, as (candidate's, reference's) dicts of lists by observable.
 
-    Distances belong to both sides and stand on the candidate's, once; peaks and shells on both, per replica.
+    Distances of the two sides stand on the candidate's, once; on the reference's the distance of each of its runs from
+    the others' mean, the band of float64. Peaks and shells are on both, per replica.
     """
     sides = ({}, {})
     for pair, of_reference in reference.rdfs.items():
@@ -37,6 +38,7 @@ def add_profiles(candidate: Measurement, reference: Measurement) -> tuple[dict, 
         inside = mean > MIN_G
         runs = [np.array([rdf.mean[inside] for rdf in rdfs]) for rdfs in (others, own)]
         sides[0][f"rdf {pair}"] = [estimate_distance(*runs)]
+        sides[1][f"rdf {pair}"] = measure_band(runs[1])
         if (shell := structure.find_shell(own[0].r, mean)) is None:
             continue
         for values, rdfs in zip(sides, (others, own), strict=True):
@@ -53,6 +55,7 @@ def _add_spectra(sides: tuple[dict, dict], candidate: Measurement, reference: Me
     runs = [np.array([each.mean(axis=0) for each in side.spectra]) for side in (candidate, reference)]
     size = math.sqrt(float(np.mean(runs[1].mean(axis=0) ** 2)))
     sides[0]["vdos_distance"] = [estimate_distance(runs[0] / size, runs[1] / size)]
+    sides[1]["vdos_distance"] = measure_band(runs[1] / size)
     for values, measurement, spectra in zip(sides, (candidate, reference), runs, strict=True):
         # its own: a shifted band has left the other's range
         band = motion.find_highest_band(spectra.mean(axis=0))
@@ -72,6 +75,27 @@ def list_rdfs(measurements: Mapping[str, Measurement]) -> Iterator[tuple]:
                 counts, centres = rdf.counts.sum(axis=0), int(rdf.centres.sum())
                 for r, g, pairs in zip(rdf.r, rdf.mean, counts, strict=True):
                     yield label, replica, pair, f"{r:.3f}", f"{g:.6g}", int(pairs), centres
+
+
+def measure_band(runs: np.ndarray) -> list[Estimate]:
+    """Rms distance of each of the runs (n_runs, n_points) from the mean of the others, noise and all."""
+    n = len(runs)
+    if n < 2:
+        return []
+    apart = n / (n - 1) * (runs - runs.mean(axis=0))
+    return [Estimate(float(value), math.nan, 1.0) for value in np.sqrt((apart**2).mean(axis=1))]
+
+
+DISPLACEMENT_COLUMNS = ("potential", "replica", "element", "lag_ps", "msd_A2")
+
+
+def list_displacements(measurements: Mapping[str, Measurement]) -> Iterator[tuple]:
+    """Rows for DISPLACEMENT_COLUMNS: of each run and lag the mean squared displacement."""
+    for label, measurement in measurements.items():
+        for symbol, runs in measurement.displacements.items():
+            for replica, run in enumerate(runs):
+                for lag, square in zip(run.lag_ps, run.square_A2.mean(axis=0), strict=True):
+                    yield label, replica, symbol, f"{lag:.6g}", f"{square:.6g}"
 
 
 def estimate_distance(first: np.ndarray, second: np.ndarray) -> Estimate:

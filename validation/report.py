@@ -6,7 +6,7 @@ import json
 import math
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +16,14 @@ from mdplugin.validation.case_file import describe_case, parse_case
 from mdplugin.validation.comparison import EXIT_STATUS, Outcome, Test, find_worst
 from mdplugin.validation.figures import draw_figures
 from mdplugin.validation.page import embed_figures, render_page
-from mdplugin.validation.profiles import RDF_COLUMNS, list_rdfs
+from mdplugin.validation.profiles import DISPLACEMENT_COLUMNS, RDF_COLUMNS, list_displacements, list_rdfs
 from mdplugin.validation.stage import open_stage
 from mdplugin.validation.statistics import Estimate
 from mdplugin.validation.verdict import Findings, Verdict, format_estimate, format_limit, judge
 
 SCHEMA = 2
 REPORT_JSON, REPORT_MARKDOWN, REPORT_HTML = "report.json", "report.md", "report.html"
-RDFS = "radial-distribution.csv"
+RDFS, DISPLACEMENTS = "radial-distribution.csv", "mean-squared-displacement.csv"
 SPEED_NOTE = (
     "wall time of the fastest tenth of the steps of these runs, which may have shared the machine; mdplugin bench and "
     "compare time potentials in turns"
@@ -96,7 +96,7 @@ class Report:
 
 
 def write_report(report: Report, evidence: dict) -> None:
-    """Write report.json, .md, .html, the radial distribution functions, and the figures; they appear together.
+    """Write report.json, .md, .html, tables of g(r) and displacements, and the figures; they appear together.
 
     Args:
         evidence: label -> `study.Evidence`, for the figures.
@@ -106,7 +106,9 @@ def write_report(report: Report, evidence: dict) -> None:
     """
     with open_stage(report.directory, last=REPORT_JSON) as stage:
         figures = draw_figures(report, evidence, stage)
-        write_rdfs({label: each.measurement for label, each in evidence.items()}, stage / RDFS)
+        measurements = {label: each.measurement for label, each in evidence.items()}
+        _write_rows(stage / RDFS, RDF_COLUMNS, list_rdfs(measurements))
+        _write_rows(stage / DISPLACEMENTS, DISPLACEMENT_COLUMNS, list_displacements(measurements))
         (stage / REPORT_MARKDOWN).write_text(report.to_markdown())
         (stage / REPORT_HTML).write_text(
             render_page(title(report), [page_content(report, [stage / name for name in figures])])
@@ -114,11 +116,11 @@ def write_report(report: Report, evidence: dict) -> None:
         (stage / REPORT_JSON).write_text(report.to_json())
 
 
-def write_rdfs(measurements: dict, path: Path) -> None:
-    """g(r) of every run with its raw counts, as a table; nothing where none was measured."""
-    if any(measurement.rdfs for measurement in measurements.values()):
+def _write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
+    """A table of what was measured; no file where nothing was."""
+    if rows := list(rows):
         with path.open("w", newline="") as file:
-            csv.writer(file).writerows([RDF_COLUMNS, *list_rdfs(measurements)])
+            csv.writer(file).writerows([header, *rows])
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -218,7 +220,9 @@ def _foot(report: Report) -> list[str]:
         "A test fails if the difference is larger than its limit beyond chance, passes if it is smaller beyond chance, "
         "and is inconclusive otherwise (validation/comparison.py). The effect size is the difference over the scatter of "
         "the float64 runs (Glass's Δ). Errors are standard errors from block means and replicas "
-        f"(validation/statistics.py). Raw series: runs/; numbers: {REPORT_JSON}; g(r) and counts: {RDFS}.",
+        "(validation/statistics.py). "
+        f"Raw series: runs/; numbers: {REPORT_JSON}; g(r) and counts: {RDFS}; displacements: {DISPLACEMENTS}. "
+        "Of distances from float64 the column float64 has those of its own runs, each from the mean of the others.",
     ]
 
 

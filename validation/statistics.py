@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 N_COARSE = 64  # averaging to so many points removes bond vibrations, whose anticorrelation hides slow modes
 BLOCK_TAUS = 5  # neighbouring means of blocks of 5 tau correlate by less than 0.1
@@ -56,13 +56,20 @@ def fit_slope(time: np.ndarray, values: np.ndarray) -> Estimate:
 
 
 def estimate_mean(values: np.ndarray) -> Estimate:
-    """Mean of a stationary series (n,) of at least MIN_BLOCKS values; UNKNOWN of fewer or of non-finite ones."""
+    """Mean of a stationary series (n,) of at least MIN_BLOCKS values; UNKNOWN of fewer or of non-finite ones.
+
+    Where MIN_BLOCKS blocks are shorter than BLOCK_TAUS correlation times their means are taken as a few correlated
+    samples: of 5 tau an interval of 95 % covers 93 %, of 2.5 tau 89 %, and without this 91 and 84 %.
+    """
     values = np.asarray(values, dtype=np.float64)
     if len(values) < MIN_BLOCKS or not np.isfinite(values).all():
         return UNKNOWN
     coarse = block_means(values, min(N_COARSE, len(values)))
     means = block_means(coarse, min(_count_blocks(coarse - coarse.mean()), len(coarse)))
-    return Estimate(float(values.mean()), float(stats.sem(means)), len(means) - 1)
+    if len(means) > MIN_BLOCKS:
+        return Estimate(float(values.mean()), float(stats.sem(means)), len(means) - 1)
+    few = estimate_mean_of_few(means)
+    return Estimate(float(values.mean()), few.error, few.dof)
 
 
 def mean_of_independent(values: np.ndarray) -> Estimate:
@@ -163,7 +170,7 @@ def combine_replicas(estimates: Sequence[Estimate]) -> Estimate:
     within, within_dof = float(np.mean([each.error**2 for each in known])), sum(each.dof for each in known)
     if n == 1 or math.isinf(within_dof):
         return Estimate(mean, math.sqrt(within / n), within_dof)
-    if within == 0 or stats.f.sf(between / within, between_dof, within_dof) < POOLING_LEVEL:
+    if within == 0 or special.fdtrc(between_dof, within_dof, between / within) < POOLING_LEVEL:
         return Estimate(mean, math.sqrt(between / n), between_dof)
     dof = between_dof + within_dof
     return Estimate(mean, math.sqrt((between * between_dof + within * within_dof) / dof / n), dof)

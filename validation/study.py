@@ -119,7 +119,7 @@ class Evidence:
 def _judge_runs(
     case: Case, structure: Structure, potentials: Mapping[str, Potential], directory: Path, command
 ) -> Report:
-    evidence = {}
+    evidence, unjudged = {}, ()
     asked = find_measurable(case.chosen_observables, structure.atoms.pbc)
     sound = find_measurable(case.sound_observables, structure.atoms.pbc)
     for label in (REFERENCE, *case.labels):
@@ -128,11 +128,13 @@ def _judge_runs(
         measurement = measure_replicas(case, structure.atoms, replicas, chosen)
         shadows = _evaluate(case, structure.atoms, potentials, label, replicas, measurement, chosen)
         if label == REFERENCE:
-            require_sound_reference(case, measurement.values, measurement.failures)
+            unjudged = require_sound_reference(case, measurement.values, measurement.failures)
         evidence[label] = Evidence(replicas, measurement, shadows)
     # what was named and these atoms do not have is not passed over
     wanted = case.observables or asked
-    findings = tuple(_gather_findings(case, label, wanted, evidence, potentials) for label in case.labels)
+    findings = tuple(
+        _gather_findings(case, label, wanted, evidence, potentials, unjudged) for label in case.labels
+    )
     report = Report(
         case=case,
         findings=findings,
@@ -157,8 +159,9 @@ def _gather_findings(
     wanted: tuple[str, ...],
     evidence: Mapping[str, Evidence],
     potentials: Mapping[str, Potential],
+    unjudged: tuple[str, ...],
 ) -> Findings:
-    """What the verdict on one candidate needs."""
+    """What the verdict on one candidate needs; `unjudged` says what could not be asked of the reference."""
     candidate, reference = (evidence[each].measurement for each in (label, REFERENCE))
     extra = add_profiles(candidate, reference)
     sides = mark_missing(wanted, {**candidate.values, **extra[0]}, {**reference.values, **extra[1]})
@@ -171,6 +174,7 @@ def _gather_findings(
         notes=(
             *candidate.notes,
             *(f"float64, {note}" for note in reference.notes),
+            *unjudged,
             *_note_left_out(case, wanted),
             *_note_origin(potentials[label], potentials[REFERENCE]),
         ),

@@ -8,7 +8,7 @@ from scipy import stats
 from mdplugin.errors import CaseError
 from mdplugin.validation.case import Case
 from mdplugin.validation.comparison import Outcome, Test, compare_observable, find_worst, judge_tests
-from mdplugin.validation.criteria import CRITERIA
+from mdplugin.validation.criteria import CRITERIA, find_criterion
 from mdplugin.validation.limits import Limit
 from mdplugin.validation.statistics import Estimate, combine_replicas, scale
 
@@ -81,6 +81,7 @@ def _test_completion(findings: Findings) -> Test:
         allowed=0.0,
         limit=0.0,
         reason="every run ends; energies stay finite and the temperature below explosion_K",
+        sigma=math.nan,
         effect=math.nan,
         p_fail=0.0 if broken else 1.0,
         p_pass=1.0 if broken else 0.0,
@@ -102,16 +103,11 @@ def _test_distribution(findings: Findings, limits: dict[str, Limit]) -> Test:
         allowed=level,
         limit=level,
         reason="chi-square test against the gamma distribution; replicas combined by Fisher's method",
+        sigma=math.nan,
         effect=math.nan,
         p_fail=p_values[0],
         p_pass=0.0 if is_known else math.nan,  # a goodness of fit can be refuted, not shown
     )
-
-
-BLAMED_P = 0.001  # a case is only refused for what is plain
-# where the error of one run is known from its own fluctuations, three runs that all exceed the limit are plain too: the
-# scatter of three is known so badly that it alone would excuse 22 standard errors
-BLAMED_BY_EACH_RUN = ("energy_drift", "drift_ratio", "timestep_exponent", "gradient")
 
 
 def _is_beyond(estimate: Estimate, limit: float, target: float, level: float) -> bool:
@@ -120,8 +116,13 @@ def _is_beyond(estimate: Estimate, limit: float, target: float, level: float) ->
     return abs(estimate.value - target) - margin > limit
 
 
-def require_sound_reference(case: Case, values: dict[str, list[Estimate]], failures: tuple[str, ...]) -> None:
+def require_sound_reference(
+    case: Case, values: dict[str, list[Estimate]], failures: tuple[str, ...]
+) -> tuple[str, ...]:
     """The float64 runs themselves, by the tests that do not compare and whatever the case asks for.
+
+    Returns:
+        Notes: what could not be judged, since the runs are too short or too few to tell.
 
     Raises:
         CaseError: they fail: the case is at fault, and nothing can be said of a candidate.
@@ -129,42 +130,63 @@ def require_sound_reference(case: Case, values: dict[str, list[Estimate]], failu
     if failures:
         raise _blame(f"fails ({failures[0]})")
     limits = case.limit_table
-
-    def exceeds(name: str, limit: str, target: float = 0.0) -> Estimate | None:
-        """The reference's number if it is plainly farther from the target than the limit allows."""
-        runs = values.get(name, [])
-        estimate = combine_replicas(runs)
-        by_each = name in BLAMED_BY_EACH_RUN and len(runs) > 1
-        each = by_each and all(
-            _is_beyond(run, limits[limit].value, target, BLAMED_P ** (1 / len(runs))) for run in runs
-        )
-        return estimate if each or _is_beyond(estimate, limits[limit].value, target, BLAMED_P) else None
-
-    if ratio := exceeds("drift_ratio", "drift_ratio"):
-        raise _blame(
-            f"drifts by {ratio.value:.3g} times what its kinetic energy fluctuates, allowed {limits['drift_ratio'].value:g}"
-        )
-    if drift := exceeds("energy_drift", "drift_meV_per_atom_per_ps"):
-        raise _blame(
-            f"drifts by {format_estimate(drift)} meV/atom/ps, allowed {limits['drift_meV_per_atom_per_ps'].value:g}"
-        )
-    if trend := exceeds("volume_trend", "volume_trend"):
-        raise _blame(
-            f"is not in equilibrium: its volume changes by {format_estimate(scale(trend, 100))} % during the runs; choose "
-            "the pressure that it has at this density, or equilibrate it before"
-        )
-    if exponent := exceeds("timestep_exponent", "timestep_exponent", 2.0):
-        raise _blame(
-            f"has a fluctuation of E that goes as dt^{exponent.value:.2g} ± {exponent.error:.1g}, velocity Verlet's as dt^2"
-        )
-    if gradient := exceeds("gradient", "gradient", 1.0):
-        raise _blame(f"has forces that are {format_estimate(gradient)} times the gradient of its energy")
-    if temperature := exceeds("temperature", "temperature", 1.0):
-        measured = format_estimate(scale(temperature, case.temperature_K))
-        raise _blame(f"is at {measured} K, the thermostat at {case.temperature_K:g} K")
+    for name, describe in _BLAMED.items():
+        if estimate := _find_excess(name, values.get(name, []), limits):
+            raise _blame(describe(estimate, limits[find_criterion(name).limit].value, case))
     p_value = _combine_p_values(values.get(P_VALUE, []))
-    if p_value < BLAMED_P:
+    if p_value < limits["blamed"].value:
         raise _blame(f"has kinetic energies that are not canonical (chi-square, p {p_value:.1g})")
+    unknown = [
+        find_criterion(name).title
+        for name in _BLAMED
+        if name in values and not combine_replicas(values[name]).is_known
+    ]
+    return (f"float64 itself could not be judged by {', '.join(unknown)}",) if unknown else ()
+
+
+def _find_excess(name: str, runs: list[Estimate], limits: dict[str, Limit]) -> Estimate | None:
+    """The reference's number if it is plainly farther from its target than the limit allows: the mean, or each run."""
+    criterion, level = find_criterion(name), limits["blamed"].value
+    limit, estimate = limits[criterion.limit].value, combine_replicas(runs)
+    if _is_beyond(estimate, limit, criterion.target, level):
+        return estimate
+    each = criterion.by_each_run and len(runs) > 1
+    each = each and all(_is_beyond(run, limit, criterion.target, level ** (1 / len(runs))) for run in runs)
+    return estimate if each else None
+
+
+def _is_beyond(estimate: Estimate, limit: float, target: float, level: float) -> bool:
+    """Whether a number is farther from its target than the limit, at a level of Student's t."""
+    margin = stats.t.isf(level, estimate.dof) * estimate.error
+    return abs(estimate.value - target) - margin > limit
+
+
+# what the reference is judged by -> how it is said, from (estimate, limit, case)
+_BLAMED = {
+    "drift_ratio": lambda found, limit, case: (
+        f"drifts by {found.value:.3g} times what its kinetic energy fluctuates, allowed {limit:g}"
+    ),
+    "energy_drift": lambda found, limit, case: (
+        f"drifts by {format_estimate(found)} meV/atom/ps, allowed {limit:g}"
+    ),
+    "volume_trend": lambda found, limit, case: (
+        f"is not in equilibrium: its volume changes by {format_estimate(scale(found, 100))} % during the runs; choose "
+        "the pressure that it has at this density, or equilibrate it before"
+    ),
+    "timestep_exponent": lambda found, limit, case: (
+        f"has a fluctuation of E that goes as dt^{found.value:.2g} ± {found.error:.1g}, velocity Verlet's as dt^2"
+    ),
+    "gradient": lambda found, limit, case: (
+        f"has forces that are {format_estimate(found)} times the gradient of its energy"
+    ),
+    "temperature": lambda found, limit, case: (
+        f"is at {format_estimate(scale(found, case.temperature_K))} K, the thermostat at {case.temperature_K:g} K"
+    ),
+    "bonds_share": lambda found, limit, case: (
+        f"does not hold together: {format_estimate(scale(found, 100))} % of the bonds of the structure change, allowed "
+        f"{100 * limit:g} %"
+    ),
+}
 
 
 def _combine_p_values(p_values: list[Estimate]) -> float:

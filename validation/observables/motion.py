@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from dataclasses import dataclass
 
 import ase
 import numpy as np
@@ -10,41 +11,70 @@ from MDAnalysis.analysis.msd import EinsteinMSD
 
 from mdplugin.validation.observables.trajectory import make_universe
 from mdplugin.validation.series import Series
-from mdplugin.validation.statistics import UNKNOWN, Estimate, mean_of_independent
+from mdplugin.validation.statistics import UNKNOWN, Estimate, estimate_mean_of_few, mean_of_independent
 
-N_BLOCKS = 4
+BLOCK_PS = 5.0  # displacements of blocks so long hardly correlate: what holds an atom of a liquid lives for picoseconds
+# where the line is fitted, in runs of any length: D of 0.3 ps is not D of 2 ps. After the ballistic and caged part, and
+# where half of a block's frames are still starting points
+FIT_FROM_PS, FIT_TO_PS = 1.0, 2.5
 MAX_FRAMES = 100  # of a block
-FIT_FROM, FIT_TO = 0.2, 0.5  # of the block's length: after the ballistic part, before the noise
 A2_PER_PS_IN_1E9_M2_PER_S = 10.0
 BAND_THRESHOLD = 0.02  # of the largest power
 
 
-def measure_diffusion(series: Series, atoms: ase.Atoms) -> dict[str, Estimate]:
-    """D of each element, 1e-9 m^2/s: a sixth of the slope of the mean squared displacement (Einstein).
+@dataclass(frozen=True)
+class Displacement:
+    """Mean squared displacement of one element in one run, in the frame of the centre of mass.
 
-    From 4 blocks of the run, in the frame of the centre of mass.
+    Attributes:
+        symbol: of the element.
+        lag_ps: (n_lags,).
+        square_A2: (n_blocks, n_lags) of consecutive blocks of the run, each averaged over atoms and starting points.
     """
+
+    symbol: str
+    lag_ps: np.ndarray
+    square_A2: np.ndarray
+
+    def fit_diffusion(self) -> Estimate:
+        """D in 1e-9 m^2/s: a sixth of the slope between FIT_FROM_PS and FIT_TO_PS (Einstein); UNKNOWN of shorter blocks.
+
+        Of fewer than three blocks the error is unknown: the scatter of replicas has to do.
+        """
+        inside = (self.lag_ps > FIT_FROM_PS - _ROUNDING_PS) & (self.lag_ps < FIT_TO_PS - _ROUNDING_PS)
+        covers = len(self.lag_ps) and self.lag_ps[-1] > FIT_TO_PS
+        if not covers or inside.sum() < 2:
+            return UNKNOWN
+        slopes = np.polyfit(self.lag_ps[inside], self.square_A2[:, inside].T, 1)[0]
+        values = slopes / 6 * A2_PER_PS_IN_1E9_M2_PER_S
+        return mean_of_independent(values) if len(values) > 2 else Estimate(float(values.mean()), np.nan, 1.0)
+
+
+_ROUNDING_PS = 1e-9
+
+
+def compute_displacements(series: Series, atoms: ase.Atoms) -> list[Displacement]:
+    """Mean squared displacements of every element, from blocks of BLOCK_PS or more; of a shorter run, one block."""
     frames = len(series.positions)
-    symbols = [chemical_symbols[number] for number in np.unique(atoms.numbers)]
-    if frames < 8 * N_BLOCKS:
-        return dict.fromkeys(symbols, UNKNOWN)
-    edges = np.linspace(0, frames, N_BLOCKS + 1).astype(int)
-    values = {symbol: [] for symbol in symbols}
-    masses = atoms.get_masses()
-    for first, last in itertools.pairwise(edges):
-        stride = max(1, (last - first) // MAX_FRAMES)
-        universe = make_universe(_remove_drift(series, masses), atoms, slice(first, last, stride))
-        for symbol in symbols:
-            msd = EinsteinMSD(universe, select=f"name {symbol}", msd_type="xyz", fft=False).run()
-            curve = msd.results.timeseries
-            lags = np.arange(len(curve)) * stride * float(np.diff(series.frame_time_ps[:2])[0])
-            fit = slice(
-                round(FIT_FROM * len(curve)),
-                max(round(FIT_TO * len(curve)), round(FIT_FROM * len(curve)) + 2),
-            )
-            slope = np.polyfit(lags[fit], curve[fit], 1)[0]
-            values[symbol].append(slope / 6 * A2_PER_PS_IN_1E9_M2_PER_S)
-    return {symbol: mean_of_independent(np.array(each)) for symbol, each in values.items()}
+    if frames < 2:
+        return []
+    spacing = float(series.frame_time_ps[1] - series.frame_time_ps[0])
+    n_blocks = max(1, int((series.frame_time_ps[-1] - series.frame_time_ps[0] + _ROUNDING_PS) / BLOCK_PS))
+    edges = np.linspace(0, frames, n_blocks + 1).astype(int)
+    stride = max(1, int(np.diff(edges).min()) // MAX_FRAMES)
+    still = _remove_drift(series, atoms.get_masses())
+    blocks = [slice(first, last, stride) for first, last in itertools.pairwise(edges)]
+    universes = [make_universe(still, atoms, block) for block in blocks]
+    found = []
+    for symbol in (chemical_symbols[number] for number in np.unique(atoms.numbers)):
+        curves = [
+            EinsteinMSD(universe, select=f"name {symbol}", msd_type="xyz", fft=False).run().results.timeseries
+            for universe in universes
+        ]
+        n_lags = min(map(len, curves))
+        lags = np.arange(n_lags) * stride * spacing
+        found.append(Displacement(symbol, lags, np.array([curve[:n_lags] for curve in curves])))
+    return found
 
 
 def _remove_drift(series: Series, masses: np.ndarray) -> Series:
@@ -77,4 +107,4 @@ def measure_band(spectra: np.ndarray, frequency: np.ndarray, band: slice) -> Est
     centres = (weights * frequency[band]).sum(axis=1) / weights.sum(axis=1)
     if len(centres) < 3:  # the scatter between replicas has to do
         return Estimate(float(centres.mean()), np.nan, 1.0)
-    return mean_of_independent(centres)
+    return estimate_mean_of_few(centres) if len(centres) > 3 else mean_of_independent(centres)

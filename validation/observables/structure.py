@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import ase
@@ -12,7 +12,7 @@ from MDAnalysis.analysis.rdf import InterRDF
 
 from mdplugin.validation.observables.trajectory import make_universe
 from mdplugin.validation.series import Series
-from mdplugin.validation.statistics import UNKNOWN, Estimate, mean_of_independent
+from mdplugin.validation.statistics import UNKNOWN, Estimate, estimate_mean_of_few
 
 BIN_A = 0.05
 MAX_R_A = 8.0
@@ -144,8 +144,13 @@ def find_shell(r: np.ndarray, g: np.ndarray) -> Shell | None:
     return Shell(float(r[first]), float(r[min(after, len(g) - 1)]), float(end))
 
 
-def measure_shell(rdf: Rdf, shell: Shell) -> dict[str, Estimate]:
-    """Height and position of the first peak, and the number of neighbours within the shell."""
+def measure_shell(
+    rdf: Rdf, shell: Shell, estimate: Callable[[np.ndarray], Estimate] = estimate_mean_of_few
+) -> dict[str, Estimate]:
+    """Height and position of the first peak, and the number of neighbours within the shell.
+
+    `estimate` makes a number of those of the blocks, in the order of time.
+    """
     peaks = [find_peak(rdf.r, g, shell) for g in rdf.g]
     if any(peak is None for peak in peaks):
         return {name: UNKNOWN for name in ("rdf_peak_position", "rdf_peak_height", "coordination")}
@@ -153,9 +158,9 @@ def measure_shell(rdf: Rdf, shell: Shell) -> dict[str, Estimate]:
     inside = rdf.r <= shell.end
     neighbours = rdf.counts[:, inside].sum(axis=1) / rdf.centres
     return {
-        "rdf_peak_position": mean_of_independent(positions),
-        "rdf_peak_height": mean_of_independent(heights),
-        "coordination": mean_of_independent(neighbours),
+        "rdf_peak_position": estimate(positions),
+        "rdf_peak_height": estimate(heights),
+        "coordination": estimate(neighbours),
     }
 
 

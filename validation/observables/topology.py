@@ -12,7 +12,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from mdplugin.validation.series import Series
-from mdplugin.validation.statistics import UNKNOWN, Estimate, mean_of_independent
+from mdplugin.validation.statistics import UNKNOWN, Estimate, estimate_mean_of_few
 
 BONDED, BROKEN, FORMED = 1.2, 1.5, 1.1  # times the sum of the covalent radii; the gaps keep vibrations out
 CONTACT_A = 3.0  # pairs farther apart are no contact
@@ -59,14 +59,14 @@ def count_changes(series: Series, atoms: ase.Atoms) -> np.ndarray:
 
 
 def measure_minimum_distance(series: Series, atoms: ase.Atoms) -> Estimate:
-    """Smallest distance between two atoms, Å: the mean over N_BLOCKS parts of the run, whose scatter is its error."""
+    """Smallest distance between two atoms, Å: the mean over N_BLOCKS parts of the run, with its error."""
     smallest = []
     for positions, cell in zip(series.positions, series.cells, strict=True):
         _, distances = find_contacts(*turn(positions, cell, atoms.pbc))
         smallest.append(distances.min(initial=CONTACT_A))
     if len(smallest) < N_BLOCKS:
         return UNKNOWN
-    return mean_of_independent(np.array([part.min() for part in np.array_split(smallest, N_BLOCKS)]))
+    return estimate_mean_of_few(np.array([part.min() for part in np.array_split(smallest, N_BLOCKS)]))
 
 
 def find_contacts(positions: np.ndarray, box: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
