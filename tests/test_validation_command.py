@@ -69,7 +69,7 @@ def plan_case(tmp_path, *words):
 @pytest.mark.parametrize(
     ("words", "steps", "length_ps"),
     [
-        (["nve"], 300, 0.15),
+        (["nve"], 260, 0.13),
         (["silicon-64-nve"], 256, 0.256),
         (["nve", "--timestep-fs", "10"], 256, 2.56),
         (["silicon-64-nve", "--length-ps", "0.5"], 500, 0.5),
@@ -98,6 +98,14 @@ def test_of_all_cases_stability_is_the_hottest(tmp_path, morse, given, hot):
     }
     assert found.pop("stability").temperature_K == hot
     assert {case.temperature_K for case in found.values()} == {float(given[1]) if given else 300.0}
+
+
+def test_a_quick_look_leaves_out_what_takes_runs_of_its_own_and_what_the_structure_does_not_have(
+    tmp_path, morse
+):
+    case = plan_case(tmp_path, "nve", *morse, "--quick")
+    assert not {"reversal", "timestep_exponent", "angular_momentum"} & set(case.observables)
+    assert {"energy_drift", "gradient", "shadow"} <= set(case.observables)
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=str)

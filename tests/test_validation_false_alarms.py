@@ -92,4 +92,4 @@ def test_float64_with_limits_like_the_noise_fails_in_no_more_trials_than_stated(
     verdicts = [judge(findings, limits) for findings in trials]
     assert "pass" not in {verdict.outcome for verdict in verdicts}  # nothing passes so near a limit
     alarms = sum(verdict.outcome == "fail" for verdict in verdicts)
-    assert alarms <= stats.binom.ppf(0.999, TRIALS, LIMITS["false_alarm"].value)
+    assert alarms <= stats.binom.ppf(0.9, TRIALS, LIMITS["false_alarm"].value)  # one

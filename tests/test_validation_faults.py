@@ -305,4 +305,4 @@ def test_float64_against_itself_fails_in_no_more_cases_than_stated(box, tmp_path
             length_ps=12.0,
         )
         alarms += report.exit_status == 1
-    assert alarms <= stats.binom.ppf(0.999, trials, LIMITS["false_alarm"].value)
+    assert alarms <= stats.binom.ppf(0.9, trials, LIMITS["false_alarm"].value)  # one

@@ -8,6 +8,7 @@ from test_validation_faults import failed, judge_argon, outcomes
 from validation_artifacts import crystal, save_morse
 from validation_toys import Argon, Faulty, MorseMolecules, add_friction, argon_box, row_of_hydrogen
 
+from mdplugin.errors import CaseError
 from mdplugin.validation.case import Case
 from mdplugin.validation.potential import Potential
 from mdplugin.validation.runner_ase import AseEngine
@@ -106,6 +107,18 @@ def test_wells_of_a_tenth_of_the_depth_fail_by_broken_bonds(tmp_path):
     report = compare_potentials(case, Structure(tmp_path / "hydrogen.xyz", atoms), potentials, tmp_path)
     assert failed(report) == {"bonds"}
     assert "the first bond breaks or forms at" in report.verdicts[0].sentence
+
+
+def test_a_reference_that_falls_apart_is_the_cases_fault(tmp_path):
+    atoms = row_of_hydrogen()
+    ase.io.write(tmp_path / "hydrogen.xyz", atoms)
+    case = Case(
+        "stability", ("candidate.pt",), "x", "ase", temperature_K=1500, length_ps=1.0, equilibration_ps=0.1,
+        observables=("minimum_distance",),
+    )  # fmt: skip
+    potentials = {name: Potential(name, MorseMolecules(depth=0.1)) for name in ("candidate", "reference")}
+    with pytest.raises(CaseError, match=r"reference itself does not hold together: .* % of the bonds"):
+        compare_potentials(case, Structure(tmp_path / "hydrogen.xyz", atoms), potentials, tmp_path)
 
 
 def test_a_softer_core_fails_by_the_smallest_distance(box, tmp_path):

@@ -12,14 +12,13 @@ from validation_toys import Argon, Faulty, Spring, SPRING_eV_PER_A2, add_curl, a
 from mdplugin.validation.case import Case
 from mdplugin.validation.chain import execute_run, load_run
 from mdplugin.validation.measurement import Measurement
-from mdplugin.validation.observables import conservation, motion, structure, thermal, topology
+from mdplugin.validation.observables import conservation, structure, thermal, topology
 from mdplugin.validation.observables.shadow import compare_frames, measure_shadow
 from mdplugin.validation.plan import RunPlan, Segment
 from mdplugin.validation.potential import Potential
 from mdplugin.validation.profiles import add_profiles, estimate_distance
 from mdplugin.validation.runner_ase import AseEngine
 from mdplugin.validation.series import Series
-from mdplugin.validation.spectrum import power_spectra
 
 
 def make_series(positions, cell, spacing_ps=0.02, **columns):
@@ -152,34 +151,6 @@ def test_the_distance_of_two_profiles_is_their_rms_difference():
     # D^2 is unbiased: its mean over 100 trials is known to a tenth of one trial's error
     squares = np.array([each.value**2 for each in values])
     assert abs(squares.mean() - 0.25) <= 4 * squares.std() / np.sqrt(len(squares))
-
-
-def test_the_diffusion_coefficient_of_a_random_walk():
-    n_frames, n_atoms, spacing_ps, diffusion = 2000, 40, 0.02, 3.0
-    step = np.sqrt(2 * diffusion / motion.A2_PER_PS_IN_1E9_M2_PER_S * spacing_ps)
-    rng = np.random.default_rng(4)
-    walk = np.cumsum(rng.normal(scale=step, size=(n_frames, n_atoms, 3)), axis=0)
-    atoms = ase.Atoms("Ar" * n_atoms, positions=walk[0], cell=np.eye(3) * 50, pbc=True)
-    measured = motion.measure_diffusion(make_series(walk, atoms.cell.array, spacing_ps), atoms)["Ar"]
-    # the centre of mass takes 1 / N of the motion with it
-    assert abs(measured.value - diffusion * (1 - 1 / n_atoms)) <= 5 * measured.error
-    assert 0 < measured.error <= 0.2 * diffusion
-
-
-def test_the_spectrum_of_an_oscillator_has_its_frequency():
-    spacing_fs, wavenumber = 2.0, 1500.0
-    time_fs = np.arange(4000) * spacing_fs
-    velocity = np.cos(2 * np.pi * wavenumber * 2.99792458e-5 * time_fs)
-    velocities = np.zeros((4000, 3, 3))
-    velocities[:, 2, 1] = velocity
-    frequency, spectra = power_spectra(velocities, np.array([1, 1, 8]), spacing_fs)
-    assert spectra.shape == (1, 2, len(frequency))
-    assert spectra[0, 0].max() == 0  # the hydrogens rest
-    oxygen = spectra[0, 1]
-    assert abs(frequency[np.argmax(oxygen)] - wavenumber) <= frequency[1]
-    band = motion.find_highest_band(oxygen)
-    centre = motion.measure_band(np.repeat(oxygen[None], 3, axis=0), frequency, band)
-    assert abs(centre.value - wavenumber) <= 0.05 * frequency[1]
 
 
 def make_kinetic(temperature_K, n, rho, seed, atoms=30):

@@ -31,6 +31,14 @@ def test_every_segment_has_a_seed_of_its_own_whatever_else_is_run():
     assert len(set(many.values())) == len(many) > 13 * 4 * 150
 
 
+def test_the_reference_runs_with_another_timestep_though_nobody_asks_if_that_is_short_beside_the_run():
+    few = {"observables": ("energy_drift",)}
+    names = {plan.name for plan in plan_runs(make_case("nve", length_ps=2.0, replicas=2, **few))}
+    assert names == {"reference-0", "reference-1", "a-0", "a-1", "reference-0-coarse", "reference-1-coarse"}
+    assert len(plan_runs(make_case("nve", length_ps=0.9, replicas=2, **few))) == 4
+    assert len(plan_runs(make_case("nve", length_ps=0.9, replicas=2))) == 12
+
+
 def test_replicas_of_all_potentials_equilibrate_alike():
     plans = plan_runs(make_case(models=("a.pt", "b.pt")))
     starts = {}

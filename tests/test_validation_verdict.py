@@ -7,7 +7,7 @@ import pytest
 from mdplugin.errors import CaseError
 from mdplugin.validation.case import Case
 from mdplugin.validation.limits import LIMITS
-from mdplugin.validation.statistics import Estimate
+from mdplugin.validation.statistics import UNKNOWN, Estimate
 from mdplugin.validation.verdict import Findings, format_estimate, judge, require_sound_reference
 
 FLOOR = LIMITS["drift_meV_per_atom_per_ps"].value
@@ -112,8 +112,23 @@ SOUND = {"drift_ratio": [Estimate(0.1)] * 3, "temperature": [Estimate(1.0, 0.01,
             "is not in equilibrium: its volume changes by 55.0 ± .* % during the runs; choose the pressure",
         ),
         ({"temperature": [Estimate(1.3, 0.01, 9)] * 3}, (), "is at 390.0 ± 1.7 K, the thermostat at 300 K"),
+        (
+            {"bonds_share": [Estimate(0.4)] * 3},
+            (),
+            "not hold together: 40 % of the bonds .* change, allowed 10 %",
+        ),
     ],
-    ids=["failure", "ratio", "drift", "gradient", "distribution", "exponent", "volume", "temperature"],
+    ids=[
+        "failure",
+        "ratio",
+        "drift",
+        "gradient",
+        "distribution",
+        "exponent",
+        "volume",
+        "temperature",
+        "bonds",
+    ],
 )
 def test_a_reference_that_is_not_sound_fails_the_case(changes, failures, message):
     require_sound_reference(CASE, SOUND, ())
@@ -135,6 +150,12 @@ def test_a_reference_all_of_whose_runs_heat_is_blamed_however_they_scatter():
     with pytest.raises(CaseError, match=r"drifts by 0\.160"):
         require_sound_reference(CASE, {**SOUND, "energy_drift": heats}, ())
     require_sound_reference(CASE, {**SOUND, "energy_drift": [*heats[:2], Estimate(0.005, 0.002, 9)]}, ())
+
+
+def test_what_a_reference_could_not_be_judged_by_is_said():
+    assert require_sound_reference(CASE, SOUND, ()) == ()
+    (note,) = require_sound_reference(CASE, {**SOUND, "timestep_exponent": [UNKNOWN] * 3}, ())
+    assert note == "float64 itself could not be judged by exponent of the fluctuation with dt"
 
 
 def test_numbers_are_printed_with_their_errors():

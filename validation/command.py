@@ -6,8 +6,12 @@ from pathlib import Path
 
 SUITE = ("nve", "nvt", "npt", "stability")
 # what fits into two minutes on two cores with the bundled water: enough to see a gross fault
-QUICK = {"length_ps": 0.15, "equilibration_ps": 0.0, "replicas": 2, "checkpoint_ps": 1.0}
-QUICK_NOTE = "quick: runs too short to conclude on drifts, structure or diffusion; only what fails is shown to be wrong"
+QUICK = {"length_ps": 0.13, "equilibration_ps": 0.0, "replicas": 2, "checkpoint_ps": 1.0}
+QUICK_WITHOUT = ("reversal", "timestep_exponent")  # which take runs of their own
+QUICK_NOTE = (
+    "quick: runs too short to conclude on drifts, structure or diffusion, and none back in time or of another timestep; "
+    "only what fails is shown to be wrong"
+)
 
 _CASE_OPTIONS = (
     "models", "reference", "engine", "structure", "length_ps", "timestep_fs", "temperature_K", "pressure_bar",
@@ -73,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--quick",
         action="store_true",
-        help="a look of two minutes at what is grossly wrong, with runs of 0.15 ps or 256 steps; concludes little",
+        help="a look of two minutes at what is grossly wrong, with runs of 0.13 ps or 256 steps; concludes little",
     )
     add("--trust", action="store_true", help="open the reference's .model by running its pickle")
     add("--plan", action="store_true", help="write the case and its commands, run nothing")
@@ -152,12 +156,19 @@ def _read_case(source: str, given: dict, quick: bool):
     """A case with the options of the command line; a quick one is longer than QUICK where its timestep asks for it."""
     from mdplugin.validation.case import MIN_STEPS
     from mdplugin.validation.case_file import read_case
+    from mdplugin.validation.criteria import find_measurable
+    from mdplugin.validation.systems import find_structure
 
     if not quick:
         return read_case(source, **given)
     timestep_fs = given.get("timestep_fs") or read_case(source, **given).timestep_fs
     length_ps = max(QUICK["length_ps"], MIN_STEPS * timestep_fs / 1000)
-    return read_case(source, **{**QUICK, "length_ps": length_ps, **given})
+    case = read_case(source, **{**QUICK, "length_ps": length_ps, **given})
+    if case.observables:
+        return case
+    periodic = find_structure(case.structure, case.reference, case.repeat).atoms.pbc
+    measurable = find_measurable(case.chosen_observables, periodic)
+    return case.replace(observables=tuple(name for name in measurable if name not in QUICK_WITHOUT))
 
 
 def _validate(cases: dict, arguments: argparse.Namespace) -> list:
@@ -165,12 +176,8 @@ def _validate(cases: dict, arguments: argparse.Namespace) -> list:
     from mdplugin.validation.pool import count_steps_done
     from mdplugin.validation.progress import show_suite
     from mdplugin.validation.study import validate
-    from mdplugin.validation.workspace import prepare
 
-    for directory, case in cases.items():
-        prepare(
-            case, directory, arguments.trust
-        )  # so that the last case's bad option shows before the first one's hours
+    _prepare(cases, arguments.trust)  # so that the last case's bad option shows before the first one's hours
     plans = {directory: plan_runs(case) for directory, case in cases.items()}
     total = sum(plan.steps for each in plans.values() for plan in each)
     done = sum(sum(count_steps_done(each, directory).values()) for directory, each in plans.items())
@@ -184,16 +191,26 @@ def _validate(cases: dict, arguments: argparse.Namespace) -> list:
     return reports
 
 
+def _prepare(cases: dict, trust: bool) -> None:
+    """Prepare the directories of all cases, which have one reference: it is exported once."""
+    from mdplugin.validation.case import REFERENCE
+    from mdplugin.validation.workspace import MODELS, prepare
+
+    exported = None
+    for directory, case in cases.items():
+        prepare(case, directory, trust, exported)
+        exported = directory / MODELS / f"{REFERENCE}.pt"
+
+
 def _plan(cases: dict, arguments: argparse.Namespace) -> int:
     import shlex
 
     from mdplugin.validation.plan import plan_runs
     from mdplugin.validation.pool import run_command
-    from mdplugin.validation.workspace import prepare
 
+    _prepare(cases, arguments.trust)
     lines = []
     for directory, case in cases.items():
-        prepare(case, directory, arguments.trust)
         lines += [shlex.join(run_command(plan, directory.resolve())) for plan in plan_runs(case)]
     file = arguments.output / "commands.txt"
     file.write_text("\n".join(lines) + "\n")

@@ -96,10 +96,11 @@ def plan_runs(case: Case) -> tuple[RunPlan, ...]:
 
 
 def _kinds(case: Case, label: str) -> tuple[str, ...]:
-    """The reference also runs for what it is judged by though the case does not ask for it."""
+    """The reference also runs for what it is judged by though the case does not ask for it, if that is not the longest."""
     if case.ensemble != "nve":
         return ("main",)
-    measured = case.sound_observables if label == REFERENCE else case.chosen_observables
+    is_judged = label == REFERENCE and case.steps >= COMMON_STEPS
+    measured = case.sound_observables if is_judged else case.chosen_observables
     extra = {"timestep_exponent": "coarse", "reversal": "reversal"}
     return ("main", *(kind for name, kind in extra.items() if name in measured))
 

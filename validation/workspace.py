@@ -46,11 +46,11 @@ STRUCTURE = "structure"  # the structure's key among the hashes
 MAY_GROW = ("length_ps", "replicas", "models", "limits")
 
 
-def prepare(case: Case, directory: Path, trust: bool = False) -> None:
+def prepare(case: Case, directory: Path, trust: bool = False, exported: Path | None = None) -> None:
     """Make `directory` hold all that the runs need: case.json, models and structure.
 
     With `trust`, a `.model` as reference is opened by running its pickle, see `export_model`. A case file cannot ask
-    for that.
+    for that. `exported` is the reference's artifact that another case of the same models was prepared with.
 
     Raises:
         CaseError: it holds another case; else see `validate`.
@@ -83,7 +83,7 @@ def prepare(case: Case, directory: Path, trust: bool = False) -> None:
             _require_prepared(reference, content_sha256(reference), hashes.get(REFERENCE))
         else:
             part = reference.with_name(f".{reference.name}")
-            export_reference(case.reference, part, head, trust)
+            export_reference(exported or case.reference, part, head, trust)
             replace_durably(part, reference)
         hashes[REFERENCE] = content_sha256(reference)
         require_elements(structure.atoms, reference)

@@ -42,8 +42,7 @@ class Displacement:
         Of fewer than three blocks the error is unknown: the scatter of replicas has to do.
         """
         inside = (self.lag_ps > FIT_FROM_PS - _ROUNDING_PS) & (self.lag_ps < FIT_TO_PS - _ROUNDING_PS)
-        covers = len(self.lag_ps) and self.lag_ps[-1] > FIT_TO_PS
-        if not covers or inside.sum() < 2:
+        if inside.sum() < 2 or self.lag_ps[-1] + 2 * self.lag_ps[1] < BLOCK_PS:
             return UNKNOWN
         slopes = np.polyfit(self.lag_ps[inside], self.square_A2[:, inside].T, 1)[0]
         values = slopes / 6 * A2_PER_PS_IN_1E9_M2_PER_S
