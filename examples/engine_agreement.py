@@ -18,36 +18,40 @@ from policy_pages import ENGINES, fill_pages
 
 import mdplugin
 from mdplugin.machine import describe_machine
-from mdplugin.validation.case import Case
+from mdplugin.validation.case import REFERENCE, Case
 from mdplugin.validation.case_file import read_case
 from mdplugin.validation.comparison import Test
 from mdplugin.validation.criteria import find_measurable
 from mdplugin.validation.measurement import Measurement, measure_replicas
 from mdplugin.validation.plan import plan_runs
 from mdplugin.validation.pool import execute_runs
+from mdplugin.validation.potential import load_potential
 from mdplugin.validation.profiles import add_profiles
-from mdplugin.validation.statistics import combine_replicas, subtract
-from mdplugin.validation.study import count_jobs, load_replicas, mark_missing
+from mdplugin.validation.study import count_jobs, evaluate_frames, load_replicas, mark_missing
 from mdplugin.validation.verdict import Findings, format_estimate, judge
-from mdplugin.validation.workspace import prepare, read_prepared
+from mdplugin.validation.workspace import MODELS, prepare, read_prepared
 
 CASES = ("nve", "nvt", "npt", "stability")
 
 
 def measure(case: Case, directory: Path) -> Measurement:
-    """Run the artifact alone, and measure what needs no reference."""
+    """Run the artifact alone, and measure all that its runs have; of float64 only frames are evaluated."""
     (label,) = case.labels
     prepare(case, directory)
     plans = [plan for plan in plan_runs(case) if plan.label == label]
     execute_runs(plans, directory, count_jobs(case), quiet=False)
-    atoms = read_prepared(directory)[1].atoms
-    return measure_replicas(case, atoms, load_replicas(case, label, directory), list_wanted(case))
+    atoms, replicas = read_prepared(directory)[1].atoms, load_replicas(case, label, directory)
+    measurement = measure_replicas(case, atoms, replicas, list_wanted(case))
+    potentials = {
+        name: load_potential(directory / MODELS / f"{name}.pt", case.threads) for name in (label, REFERENCE)
+    }
+    evaluate_frames(case, atoms, potentials, label, replicas, measurement, list_wanted(case))
+    return measurement
 
 
 def list_wanted(case: Case) -> tuple[str, ...]:
-    """The observables of runs in the bundled box, which has periods; no reference is at hand."""
-    measurable = find_measurable(case.chosen_observables, (True, True, True))
-    return tuple(name for name in measurable if name not in ("shadow", "gradient"))
+    """The observables of runs in the bundled box, which has periods."""
+    return find_measurable(case.chosen_observables, (True, True, True))
 
 
 def compare(name: str, model: Path, reference: str, directory: Path) -> list[dict]:
@@ -67,23 +71,17 @@ def compare(name: str, model: Path, reference: str, directory: Path) -> list[dic
         failures=(*ase.failures, *lammps.failures),
         replicas=cases["ase"].replicas,
     )
-    return [describe(name, test, findings) for test in judge(findings, cases["ase"].limit_table).tests]
+    return [describe(name, test) for test in judge(findings, cases["ase"].limit_table).tests]
 
 
-def describe(case: str, test: Test, findings: Findings) -> dict:
+def describe(case: str, test: Test) -> dict:
     """A row; both engines' numbers where there are two, though the limit may be absolute."""
-    sides = [side.get(test.observable, []) for side in (findings.candidate, findings.reference)]
-    lammps, ase = (combine_replicas(side) if side else None for side in sides)
-    sigma = test.sigma
-    if lammps and ase:
-        difference = subtract(lammps, ase)
-        sigma = difference.value / difference.error if difference.error else math.nan
     return {
         "case": case,
         "observable": f"{test.title}{f', {test.unit}' if test.unit else ''}",
-        "LAMMPS": format_estimate(lammps or test.candidate),
-        "ASE": format_estimate(ase),
-        "sigma": round(sigma, 2) if math.isfinite(sigma) else None,
+        "LAMMPS": format_estimate(test.candidate),
+        "ASE": format_estimate(test.reference),
+        "sigma": round(test.sigma, 2) if math.isfinite(test.sigma) else None,
         "limit": test.limit,
         "outcome": str(test.outcome),
     }

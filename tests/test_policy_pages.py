@@ -1,5 +1,7 @@
 """README.md, docs/precision.md and docs/validation.md say what the kept results say."""
 
+import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -16,7 +18,7 @@ def pages(monkeypatch):
     import policy_pages
 
     yield policy_pages
-    for name in ("policy_pages", "policy_artifacts", "policy_bounds", "policy_rdf"):
+    for name in ("policy_pages", "policy_artifacts", "policy_bounds", "policy_rdf", "policy_rejudge"):
         sys.modules.pop(name, None)
 
 
@@ -27,6 +29,32 @@ def test_the_tables_of_the_pages_are_those_of_the_kept_results(pages, tmp_path):
     pages.fill_pages(ROOT / "docs" / "policies", [tmp_path / name for name in PAGES])
     for name in PAGES:
         assert (tmp_path / name).read_text() == (ROOT / name).read_text(), "make policies writes it"
+
+
+def outcomes_of(report):
+    """What people read of a report.json; its numbers may differ in the last digit on another processor."""
+    return [
+        (verdict["sentence"], [(test["observable"], test["outcome"]) for test in verdict["tests"]])
+        for verdict in report["verdicts"]
+    ]
+
+
+@pytest.mark.parametrize("case", ["water-192-nve", "water-192-nvt", "3bpa-nve"])
+def test_kept_reports_have_the_verdicts_of_today_s_tests(pages, tmp_path, case):
+    import policy_rejudge
+
+    kept = ROOT / "docs" / "policies"
+    for suffix in (".json", ".html"):
+        shutil.copy(kept / f"{case}{suffix}", tmp_path)
+    before, page = (json.loads((kept / f"{case}.json").read_text()), (kept / f"{case}.html").read_text())
+    policy_rejudge.rejudge(tmp_path / f"{case}.json")
+    after = json.loads((tmp_path / f"{case}.json").read_text())
+    assert outcomes_of(after) == outcomes_of(before), "python examples/policy_rejudge.py docs"
+    assert (after["findings"], after["outcome"]) == (before["findings"], before["outcome"])
+    again = (tmp_path / f"{case}.html").read_text()
+    assert again.count("data:image/png") == page.count("data:image/png") >= 3
+    date = re.compile(r"the tests of [^.<]*")
+    assert date.sub("", again) == date.sub("", page)
 
 
 def test_bounds_are_held_against_what_was_measured(pages):

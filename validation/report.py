@@ -204,6 +204,11 @@ def _describe(facts: dict) -> str:
     return f"{facts['cpu']}, {facts['cores']} cores, python {facts['python']}, {versions}"
 
 
+def _describe_again(facts: dict) -> str:
+    again = facts.get("judged_again")
+    return f"; its numbers judged again by the tests of {again}" if again else ""
+
+
 def _foot(report: Report) -> list[str]:
     facts = report.provenance
     made_by = [f"{each['runs']} on {_describe(each)}" for each in facts.get("made_by", ())]
@@ -212,7 +217,7 @@ def _foot(report: Report) -> list[str]:
     return [
         f"Time per step, ms: {speeds}; {SPEED_NOTE}.",
         f"Runs, each with {facts['threads']} threads and {facts['ranks']} ranks: {'; '.join(made_by) or 'not recorded'}.",
-        f"Judged {facts['finished']} on {_describe(facts)}.",
+        f"Judged {facts['finished']} on {_describe(facts)}{_describe_again(facts)}.",
         f"SHA-256: {'; '.join([*hashes, 'structure ' + facts['structure']['sha256']])}.",
         "",
         f"    {shlex.join(facts['command'])}",

@@ -127,7 +127,7 @@ def _judge_runs(
         replicas = load_replicas(case, label, directory)
         chosen = sound if label == REFERENCE else asked
         measurement = measure_replicas(case, structure.atoms, replicas, chosen)
-        shadows = _evaluate(case, structure.atoms, potentials, label, replicas, measurement, chosen)
+        shadows = evaluate_frames(case, structure.atoms, potentials, label, replicas, measurement, chosen)
         if label == REFERENCE:
             unjudged = require_sound_reference(case, measurement.values, measurement.failures)
         evidence[label] = Evidence(replicas, measurement, shadows)
@@ -232,7 +232,7 @@ def load_replicas(case: Case, label: str, directory: Path) -> list[Replica]:
     return replicas
 
 
-def _evaluate(
+def evaluate_frames(
     case: Case,
     atoms: ase.Atoms,
     potentials: Mapping[str, Potential],
