@@ -13,11 +13,12 @@ import ase.io
 import numpy as np
 import pytest
 import torch
-from validation_artifacts import cluster, crystal, save_morse, skewed_slab
+from validation_artifacts import cluster, crystal, execute_here, save_morse, skewed_slab
 
 import mdplugin
 from mdplugin import potentials
 from mdplugin.cli import main
+from mdplugin.validation import study
 from mdplugin.validation.case import Case
 from mdplugin.validation.chain import execute_run, load_run
 from mdplugin.validation.comparison import Outcome
@@ -33,6 +34,12 @@ from mdplugin.validation.systems import draw_velocities
 from mdplugin.validation.workspace import make_engine
 
 BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch):
+    """Runs in this process; what is made in processes of their own: `lammps_report`, test_validation_survival.py."""
+    monkeypatch.setattr(study, "execute_runs", execute_here)
 
 
 def run_engine(directory, atoms, artifact, segments, **changes):

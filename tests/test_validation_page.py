@@ -16,6 +16,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "policies" / "water-192-nve.html"
 TEMPLATE = Path(mdplugin.validation.__file__).parent / "page.html.j2"
 WIDTHS = (1280, 400)  # px
 SMALLEST_PX = 12
+LABEL_PX, SMALLEST_LABEL_PX = 10 / 72 * 110, 10  # of figures: 10 points at 110 dots per inch
 
 # frames, since a headless window cannot be as narrow as a telephone
 _WRAPPER = """<!doctype html>
@@ -28,7 +29,11 @@ addEventListener("load", () => {{
     const texts = [...page.body.querySelectorAll("*")].filter(each => each.innerText && each.innerText.trim());
     const sizes = texts.map(each => parseFloat(frame.contentWindow.getComputedStyle(each).fontSize));
     const root = page.documentElement;
-    return {{texts: texts.length, smallest: Math.min(...sizes), width: root.clientWidth, scrolls: root.scrollWidth}};
+    const scales = [...page.images].map(each => each.width / each.naturalWidth);
+    return {{
+      texts: texts.length, smallest: Math.min(...sizes), width: root.clientWidth, scrolls: root.scrollWidth,
+      scale: Math.min(...scales),
+    }};
   }});
   document.body.replaceChildren(JSON.stringify(found));
 }});
@@ -65,6 +70,7 @@ def test_a_report_is_read_on_a_screen_and_on_a_telephone(tmp_path):
         assert each["texts"] > 100
         assert each["scrolls"] <= each["width"]
         assert each["smallest"] >= SMALLEST_PX
+        assert each["scale"] * LABEL_PX >= SMALLEST_LABEL_PX
 
 
 def test_a_page_with_faults_is_found_out(tmp_path):

@@ -13,7 +13,7 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
-from validation_artifacts import crystal, save_morse
+from validation_artifacts import crystal, execute_here, save_morse
 
 from mdplugin.cli import main
 from mdplugin.errors import CaseError
@@ -51,6 +51,12 @@ def write_case(directory, engine, **changes):
     path = directory / "case.yaml"
     path.write_text("".join(f"{name}: {value!r}\n" for name, value in settings.items()))
     return path
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Runs in this process, where processes of their own are not what is tested."""
+    monkeypatch.setattr(study, "execute_runs", execute_here)
 
 
 def start(path, output):
@@ -120,7 +126,7 @@ def assert_same(first, second):
 @pytest.mark.parametrize(
     "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)], ids=lambda n: n.name
 )
-def test_a_validation_that_is_killed_leaves_no_orphans_and_goes_on_bit_for_bit(tmp_path, number):
+def test_a_validation_that_is_killed_leaves_no_orphans_and_goes_on_bit_for_bit(tmp_path, here, number):
     path = write_case(tmp_path, "lammps", length_ps=2.4, checkpoint_ps=1.2)
     interrupted, whole = tmp_path / "interrupted", tmp_path / "whole"
     validation = start(path, interrupted)
@@ -251,7 +257,7 @@ def test_files_that_lammps_could_not_write_whole_are_no_result(tmp_path, monkeyp
     assert segments_of(tmp_path / "report") == {}
 
 
-def test_a_full_disk_at_the_report_is_an_error_and_the_runs_are_kept(tmp_path, monkeypatch, capsys):
+def test_a_full_disk_at_the_report_is_an_error_and_the_runs_are_kept(tmp_path, here, monkeypatch, capsys):
     from mdplugin.validation import report
 
     path = write_case(tmp_path, "ase", length_ps=1.1, equilibration_ps=0.0)
@@ -310,7 +316,7 @@ def test_a_rank_that_is_killed_is_no_verdict_and_the_run_goes_on(tmp_path, monke
 
 
 @pytest.mark.parametrize("engine", ["ase", "lammps"])
-def test_a_planned_case_is_done_by_its_commands_in_any_order_and_collected(tmp_path, capsys, engine):
+def test_a_planned_case_is_done_by_its_commands_in_any_order_and_collected(tmp_path, here, capsys, engine):
     path = write_case(tmp_path, engine, equilibration_ps=0.0, length_ps=1.1, checkpoint_ps=1.2)
     planned, direct = tmp_path / "planned", tmp_path / "direct"
     assert main(["validate", str(path), "--plan", "-o", str(planned)]) == 0
@@ -327,7 +333,7 @@ def test_a_planned_case_is_done_by_its_commands_in_any_order_and_collected(tmp_p
     assert [each["runs"] for each in read_report(planned / "report.json").provenance["made_by"]] == [4]
 
 
-def test_a_longer_case_goes_on_where_the_shorter_one_ended(tmp_path):
+def test_a_longer_case_goes_on_where_the_shorter_one_ended(tmp_path, here):
     case = read_case_of(write_case(tmp_path, "ase", equilibration_ps=0.4, length_ps=1.2))
     output, whole = tmp_path / "grown", tmp_path / "whole"
     for length in (1.2, 2.0):

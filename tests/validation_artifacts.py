@@ -8,6 +8,7 @@ import torch
 from ase.build import bulk
 
 import mdplugin
+from mdplugin.validation.workspace import execute_one
 
 R_MAX = 5.0
 
@@ -96,3 +97,9 @@ def cluster() -> ase.Atoms:
     centre = np.argmin(np.linalg.norm(atoms.positions - atoms.positions.mean(axis=0), axis=1))
     near = np.argsort(np.linalg.norm(atoms.positions - atoms.positions[centre], axis=1))[:13]
     return ase.Atoms(atoms.numbers[near], atoms.positions[near])
+
+
+def execute_here(plans, directory, jobs, *, quiet):
+    """What `pool.execute_runs` does, in this process, which has torch already."""
+    for plan in plans:
+        execute_one(directory, plan.name)
