@@ -99,13 +99,14 @@ def test_a_bond_softer_by_1_percent_and_a_truncated_cutoff_are_caught_and_fp32_i
     }
 
 
-def test_forces_times_1_001_are_no_gradient_and_noise_of_5_mev_is_not_reversible(artifacts, tmp_path):
+def test_forces_times_1_001_are_no_gradient_and_noise_of_1_and_5_mev_is_not_reversible(artifacts, tmp_path):
     exact = mdplugin.load(artifacts["water", "fp64"])
     makers = {
         "scaled": lambda: Faulty(MACEQuantCalculator(exact, threads=1), scale_forces),
-        "noise": lambda: Faulty(MACEQuantCalculator(exact, threads=1), add_noise(5, seed=1)),
+        "noise-1": lambda: Faulty(MACEQuantCalculator(exact, threads=1), add_noise(1, seed=1)),
+        "noise-5": lambda: Faulty(MACEQuantCalculator(exact, threads=1), add_noise(5, seed=1)),
     }
-    verdicts = judge_water(artifacts, tmp_path, makers, observables=("gradient", "reversal"))
+    verdicts = judge_water(artifacts, tmp_path, makers, observables=("gradient", "reversal"), replicas=4)
     assert failed(verdicts["scaled"]) == {"gradient"}
-    # of 5 meV/Å in each step, which the limit of the force error allows, what is run back is not
-    assert failed(verdicts["noise"]) == {"reversal"}
+    # of 1 and 5 meV/Å in each step, which the limit of the force error allows, what is run back is not
+    assert failed(verdicts["noise-1"]) == failed(verdicts["noise-5"]) == {"reversal"}
