@@ -10,7 +10,7 @@ from policy_artifacts import SETTINGS
 from mdplugin.bench.table import NOTHING, format_table
 from mdplugin.validation.case import REFERENCE
 from mdplugin.validation.observables.structure import Rdf, find_peak, find_shell, measure_shell
-from mdplugin.validation.profiles import MIN_G, measure_band
+from mdplugin.validation.profiles import MIN_G, measure_own_distances
 from mdplugin.validation.report import RDFS
 from mdplugin.validation.statistics import mean_of_independent
 from mdplugin.validation.verdict import format_estimate
@@ -60,7 +60,7 @@ def read_band(kept: Path, potential: str) -> float | None:
     if not (rdfs := read_kept(kept, potential)):
         return None
     runs = rdfs[REFERENCE].g[:, rdfs[REFERENCE].mean > MIN_G]
-    return float(np.sqrt(np.mean([each.value**2 for each in measure_band(runs)])))
+    return float(np.sqrt(np.mean([each.value**2 for each in measure_own_distances(runs)])))
 
 
 def read_dft() -> tuple[np.ndarray, np.ndarray]:

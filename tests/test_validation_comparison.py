@@ -99,16 +99,14 @@ def draw(rng, true, n_replicas=3, dof=10, scatter=1.0):
     ]
 
 
-def count_outcomes(truths, limit, trials, scatter=1.0):
+def count_outcomes(truths, limit, trials, scatter=1.0, n_replicas=3):
     """Outcomes of cases whose tests have these true differences."""
-    rng = np.random.default_rng(1)
+    rng, options = np.random.default_rng(1), {"n_replicas": n_replicas, "scatter": scatter}
     limits = set_limits({"drift_meV_per_atom_per_ps": limit})
     outcomes = []
     for _ in range(trials):
         tests = [
-            compare_observable(
-                "energy_drift", draw(rng, true, scatter=scatter), draw(rng, 0.0, scatter=scatter), limits
-            )
+            compare_observable("energy_drift", draw(rng, true, **options), draw(rng, 0.0, **options), limits)
             for true in truths
         ]
         outcomes.append({test.outcome for test in judge_tests(tests, limits)})
@@ -168,6 +166,20 @@ def test_a_number_judged_by_itself_is_shown_beside_float64_s():
     sides = ([Estimate(value, math.nan, 1) for value in values] for values in ((1e-6, 1e-4), (1e-7, 1e-5)))
     test = compare_observable("reversal", *sides, LIMITS)
     assert abs(test.candidate.value / 1e-5 - 1) <= 1e-9 and abs(test.reference.value / 1e-6 - 1) <= 1e-9
+
+
+@pytest.mark.parametrize(
+    ("n_replicas", "scatter"),
+    [(2, 1.0), (3, 1.0), (6, 1.0), (12, 1.0), (3, 2.0), (6, 2.0), (12, 2.0)],
+    ids=str,
+)
+def test_runs_without_a_drift_do_not_fail_together_by_a_limit_far_below_their_errors(n_replicas, scatter):
+    trials = 1000
+    alarms = sum(
+        Outcome.FAIL in outcomes for outcomes in count_outcomes([0.0], 0.01, trials, scatter, n_replicas)
+    )
+    level = LIMITS["false_alarm"].value * (1 if scatter == 1 else 3)
+    assert alarms <= stats.binom.ppf(0.9995, trials, level)
 
 
 def test_a_candidate_far_beyond_a_limit_fails_and_one_far_within_passes():

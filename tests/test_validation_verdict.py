@@ -2,12 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from mdplugin.errors import CaseError
 from mdplugin.validation.case import Case
 from mdplugin.validation.limits import LIMITS
-from mdplugin.validation.statistics import UNKNOWN, Estimate
+from mdplugin.validation.statistics import Estimate
 from mdplugin.validation.verdict import Findings, format_estimate, judge, require_sound_reference
 
 FLOOR = LIMITS["drift_meV_per_atom_per_ps"].value
@@ -113,9 +115,9 @@ SOUND = {"drift_ratio": [Estimate(0.1)] * 3, "temperature": [Estimate(1.0, 0.01,
         ),
         ({"temperature": [Estimate(1.3, 0.01, 9)] * 3}, (), "is at 390.0 ± 1.7 K, the thermostat at 300 K"),
         (
-            {"bonds_share": [Estimate(0.4)] * 3},
+            {"bonds_share": [Estimate(0.4, 0.02)] * 3},
             (),
-            "not hold together: 40 % of the bonds .* change, allowed 10 %",
+            "not hold together: 40.0 ± 1.2 % of the bonds .* change, allowed 10 %",
         ),
     ],
     ids=[
@@ -152,9 +154,39 @@ def test_a_reference_all_of_whose_runs_heat_is_blamed_however_they_scatter():
     require_sound_reference(CASE, {**SOUND, "energy_drift": [*heats[:2], Estimate(0.005, 0.002, 9)]}, ())
 
 
+@pytest.mark.parametrize("dof", [2, 10])
+@pytest.mark.parametrize("n_runs", [2, 3, 10, 20])
+def test_a_sound_reference_of_any_number_of_noisy_runs_is_not_blamed(n_runs, dof):
+    """Drifts of zero with errors twenty times the limit, drawn as block means would give them."""
+    rng, trials, error = np.random.default_rng(n_runs), 500, 20 * FLOOR
+    blamed = 0
+    for _ in range(trials):
+        runs = [
+            Estimate(rng.normal(0, error), error * math.sqrt(rng.chisquare(dof) / dof), dof)
+            for _ in range(n_runs)
+        ]
+        try:
+            require_sound_reference(CASE, {**SOUND, "energy_drift": runs}, ())
+        except CaseError:
+            blamed += 1
+    # the mean's 0.1 %, twice since either sign is asked with a quantile of one, and that of each run
+    assert blamed <= stats.binom.ppf(0.999, trials, 3 * LIMITS["blamed"].value)
+
+
 def test_what_a_reference_could_not_be_judged_by_is_said():
-    assert require_sound_reference(CASE, SOUND, ()) == ()
-    (note,) = require_sound_reference(CASE, {**SOUND, "timestep_exponent": [UNKNOWN] * 3}, ())
+    energies = {
+        "energy_drift": [Estimate(0.0, 1e-3, 9)] * 3,
+        "kinetic_distribution": [Estimate(1.0, 0.1, 9)] * 3,
+    }
+    known = {**SOUND, **energies, "kinetic_p_value": [Estimate(0.5)] * 3}
+    assert require_sound_reference(CASE, known, ()) == ()
+    (note,) = require_sound_reference(CASE, {**known, "kinetic_p_value": [Estimate(math.nan)] * 3}, ())
+    assert note == "float64 itself could not be judged by its chi-square test"
+    nve = CASE.replace(
+        ensemble="nve", observables=("energy_drift",)
+    )  # shorter than a run with another timestep
+    values = {**SOUND, **energies, "gradient": [Estimate(1.0, 1e-6, 9)] * 3}
+    (note,) = require_sound_reference(nve, values, ())
     assert note == "float64 itself could not be judged by exponent of the fluctuation with dt"
 
 

@@ -9,8 +9,8 @@ SUITE = ("nve", "nvt", "npt", "stability")
 QUICK = {"length_ps": 0.13, "equilibration_ps": 0.0, "replicas": 2, "checkpoint_ps": 1.0}
 QUICK_WITHOUT = ("reversal", "timestep_exponent")  # which take runs of their own
 QUICK_NOTE = (
-    "quick: runs too short to conclude on drifts, structure or diffusion, and none back in time or of another timestep; "
-    "only what fails is shown to be wrong"
+    "quick: runs too short to conclude on drifts, structure or diffusion, none back in time or with another timestep "
+    "unless they are named; only what fails is shown to be wrong"
 )
 
 _CASE_OPTIONS = (

@@ -14,9 +14,9 @@ Neither shown means that the runs are too short to tell. p_fail is corrected for
 J. Pharmacokinet. Biopharm. 15, 657 (1987).
 
 Where a limit holds for every run (a drift's), runs that heat differently have so uncertain a mean that three could heat
-by 20 standard errors and more undecided. So it fails too if each run exceeds the limit by itself: if none did, the
-largest of their n p-values would be as small as p with the probability p^n. Of the two p-values the smaller one is
-doubled (Bonferroni).
+by 20 standard errors and more undecided. So it fails too if each of three runs or more exceeds the limit by itself, all
+to one side: if none did, the largest of their n p-values would be as small as p with the probability p^n. Of the two
+p-values the smaller one is doubled (Bonferroni).
 """
 
 import bisect
@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
-from mdplugin.validation.criteria import Criterion, Kind, find_criterion
+from mdplugin.validation.criteria import CRITERIA, Criterion, Kind, find_criterion
 from mdplugin.validation.limits import Limit
 from mdplugin.validation.statistics import Estimate, combine_replicas, subtract
 
@@ -46,6 +46,7 @@ EXIT_STATUS = {Outcome.PASS: 0, Outcome.FAIL: 1, Outcome.INCONCLUSIVE: 2}
 WORST_FIRST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 ONE_SIDED = (Kind.BOUND, Kind.MAGNITUDE, Kind.COUNT, Kind.DEFICIT, Kind.RATIO)
 ABSOLUTE = (Kind.BOUND, Kind.MAGNITUDE, Kind.DEVIATION)  # judged without the reference
+MIN_RUNS = 3  # that can exceed a limit each by itself
 LOGARITHMIC = (Kind.MAGNITUDE, Kind.RATIO, Kind.RELATIVE)  # where the numbers are positive
 
 
@@ -157,13 +158,17 @@ def _p_of_each_run(
     reference: Sequence[Estimate],
     limits: dict[str, Limit],
 ) -> float:
-    """p^n of the largest p-value of n runs; 1 if one is not beyond its limit by itself or not known."""
-    largest, others = 0.0, reference or [None] * len(candidate)
+    """p^n of the largest p-value of n runs; 1 if one is not beyond its limit by itself, on the other side, or not known."""
+    if len(candidate) < MIN_RUNS:
+        return 1.0
+    largest, signs, others = 0.0, set(), reference or [None] * len(candidate)
     for mine, theirs in zip(candidate, others, strict=True):
         difference, allowed, _ = _difference(criterion, [mine], [theirs], limits)
         p_fail, _ = _p_values(difference, allowed, one_sided=criterion.kind in ONE_SIDED)
         largest = max(largest, p_fail if math.isfinite(p_fail) else 1.0)
-    return largest ** len(candidate) if largest < limits["each_run"].value else 1.0
+        signs.add(math.copysign(1, difference.value))
+    is_beyond = len(signs) == 1 and largest < limits["each_run"].value
+    return largest ** len(candidate) if is_beyond else 1.0
 
 
 def _difference(
@@ -326,7 +331,9 @@ def _advise(test: Test, n_tests: int, limits: dict[str, Limit]) -> str:
     """
     difference = test.difference
     if not difference.is_known:
-        return "too few samples for an error bar: more replicas, longer runs"
+        # the chi-square test has no criterion
+        criterion = CRITERIA.get(test.observable.partition(" ")[0], Criterion)
+        return f"too few samples for an error bar: {criterion.needs}"
     criterion = find_criterion(test.observable)
 
     def is_decided(factor: float, dof: float) -> bool:

@@ -29,6 +29,7 @@ class Criterion:
         title: for people. unit: of the observable.
         target: for DEVIATION, and for the judgement of the float64 runs by themselves.
         grows: whether longer runs say more: not where so many steps or frames are taken of a run of any length.
+        needs: what an error bar takes, of runs that are too short for one.
         by_each_run: whether runs that all exceed the limit fail by that, whatever their scatter: the limit holds for every
             run, and a run's own fluctuations tell its error.
     """
@@ -40,6 +41,7 @@ class Criterion:
     floor: str = ""
     target: float = 0.0
     grows: bool = True
+    needs: str = "more replicas, longer runs"
     by_each_run: bool = False
 
 
@@ -83,7 +85,10 @@ CRITERIA = {
     "rdf_peak_height": Criterion(Kind.RELATIVE, "rdf_peak_height", "g(r), first peak's height"),
     "rdf_peak_position": Criterion(Kind.DIFFERENCE, "rdf_peak_position_A", "g(r), first peak's position", "Å"),
     "coordination": Criterion(Kind.RELATIVE, "coordination", "coordination number", floor="coordination_floor"),
-    "diffusion": Criterion(Kind.RELATIVE, "diffusion", "diffusion coefficient", "1e-9 m²/s", floor="diffusion_floor"),
+    "diffusion": Criterion(
+        Kind.RELATIVE, "diffusion", "diffusion coefficient", "1e-9 m²/s", floor="diffusion_floor",
+        needs="runs of 5 ps or more, with several frames between 1 and 2.5 ps",
+    ),
     "vdos_distance": Criterion(Kind.BOUND, "vdos_distance", "vibrational spectrum, distance from float64"),
     "vdos_shift": Criterion(Kind.RELATIVE, "vdos_shift", "highest vibrational band, mean", "cm⁻¹"),
     "density": Criterion(Kind.RELATIVE, "density", "density", "g/cm³"),

@@ -39,7 +39,8 @@ _TABLE = (
         0.05,
         "",
         "level at which every run must exceed a limit by itself before runs whose scatter leaves their mean uncertain fail "
-        "together (comparison.py); runs that scatter twice as much as their errors say do in less than 1 %",
+        "together (comparison.py), three or more, all to one side; runs without a drift that scatter twice as much as "
+        "their errors say do so in 1 %",
     ),
     Limit(
         "blamed",
@@ -230,7 +231,7 @@ _TABLE = (
         "bonds_share",
         0.1,
         "of the bonds",
-        "a structure of which float64 itself changes a tenth of the bonds is another substance by the end, of which the "
+        "a structure of which float64 itself changes a tenth of the bonds at a time is another substance, of which the "
         "candidate's bonds say nothing; asked of the reference alone",
     ),
     Limit(

@@ -106,7 +106,7 @@ def measure_replicas(
         spectra=spectra,
         frequency_per_cm=frequency,
         failures=tuple(failures),
-        notes=_note_changes(replicas, changes),
+        notes=_note_changes(replicas, changes) if "bonds" in chosen else (),
         ms_per_step=_time_steps(replicas),
         temperature_K=float(np.mean(temperatures)) if temperatures else np.nan,
     )
@@ -128,9 +128,13 @@ def _time_steps(replicas: list[Replica]) -> float:
 
 def _measure_bonds(atoms: ase.Atoms, changes: list[np.ndarray], chosen: tuple[str, ...]) -> dict:
     """The largest number of changed bonds of each replica, and of the reference its share of all bonds."""
-    values = {"bonds": [Estimate(float(each.max(initial=0))) for each in changes]}
-    if "bonds_share" in chosen and (n_bonds := len(topology.find_topology(atoms).pairs)):
-        values["bonds_share"] = [scale(each, 1 / n_bonds) for each in values["bonds"]]
+    counts, values = [float(each.max(initial=0)) for each in changes], {}
+    if "bonds" in chosen:
+        values["bonds"] = [Estimate(count) for count in counts]
+    if "bonds_share" in chosen:
+        n_bonds = max(1, len(topology.find_topology(atoms).pairs))
+        poisson = [Estimate(count, max(count, 1.0) ** 0.5) for count in counts]
+        values["bonds_share"] = [scale(each, 1 / n_bonds) for each in poisson]
     return values
 
 

@@ -38,7 +38,7 @@ def add_profiles(candidate: Measurement, reference: Measurement) -> tuple[dict, 
         inside = mean > MIN_G
         runs = [np.array([rdf.mean[inside] for rdf in rdfs]) for rdfs in (others, own)]
         sides[0][f"rdf {pair}"] = [estimate_distance(*runs)]
-        sides[1][f"rdf {pair}"] = measure_band(runs[1])
+        sides[1][f"rdf {pair}"] = measure_own_distances(runs[1])
         if (shell := structure.find_shell(own[0].r, mean)) is None:
             continue
         for values, rdfs in zip(sides, (others, own), strict=True):
@@ -55,7 +55,7 @@ def _add_spectra(sides: tuple[dict, dict], candidate: Measurement, reference: Me
     runs = [np.array([each.mean(axis=0) for each in side.spectra]) for side in (candidate, reference)]
     size = math.sqrt(float(np.mean(runs[1].mean(axis=0) ** 2)))
     sides[0]["vdos_distance"] = [estimate_distance(runs[0] / size, runs[1] / size)]
-    sides[1]["vdos_distance"] = measure_band(runs[1] / size)
+    sides[1]["vdos_distance"] = measure_own_distances(runs[1] / size)
     for values, measurement, spectra in zip(sides, (candidate, reference), runs, strict=True):
         # its own: a shifted band has left the other's range
         band = motion.find_highest_band(spectra.mean(axis=0))
@@ -77,7 +77,7 @@ def list_rdfs(measurements: Mapping[str, Measurement]) -> Iterator[tuple]:
                     yield label, replica, pair, f"{r:.3f}", f"{g:.6g}", int(pairs), centres
 
 
-def measure_band(runs: np.ndarray) -> list[Estimate]:
+def measure_own_distances(runs: np.ndarray) -> list[Estimate]:
     """Rms distance of each of the runs (n_runs, n_points) from the mean of the others, noise and all."""
     n = len(runs)
     if n < 2:

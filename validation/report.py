@@ -204,6 +204,16 @@ def _describe(facts: dict) -> str:
     return f"{facts['cpu']}, {facts['cores']} cores, python {facts['python']}, {versions}"
 
 
+def _name_tables(report: Report) -> str:
+    """The tables of profiles that were measured, and what stands for float64 where a distance from it is judged."""
+    tests = {test.observable.partition(" ")[0]: test for verdict in report.verdicts for test in verdict.tests}
+    text = f"; g(r) and counts: {RDFS}" if "rdf" in tests else ""
+    text += f"; displacements: {DISPLACEMENTS}" if "diffusion" in tests else ""
+    if any(tests[name].reference for name in ("rdf", "vdos_distance") if name in tests):
+        text += ". Of distances from float64 its column has those of its own runs, each from the mean of the others"
+    return text
+
+
 def _describe_again(facts: dict) -> str:
     again = facts.get("judged_again")
     return f"; its numbers judged again by the tests of {again}" if again else ""
@@ -226,8 +236,7 @@ def _foot(report: Report) -> list[str]:
         "and is inconclusive otherwise (validation/comparison.py). The effect size is the difference over the scatter of "
         "the float64 runs (Glass's Δ). Errors are standard errors from block means and replicas "
         "(validation/statistics.py). "
-        f"Raw series: runs/; numbers: {REPORT_JSON}; g(r) and counts: {RDFS}; displacements: {DISPLACEMENTS}. "
-        "Of distances from float64 the column float64 has those of its own runs, each from the mean of the others.",
+        f"Raw series: runs/; numbers: {REPORT_JSON}{_name_tables(report)}.",
     ]
 
 

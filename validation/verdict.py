@@ -7,7 +7,14 @@ from scipy import stats
 
 from mdplugin.errors import CaseError
 from mdplugin.validation.case import Case
-from mdplugin.validation.comparison import Outcome, Test, compare_observable, find_worst, judge_tests
+from mdplugin.validation.comparison import (
+    MIN_RUNS,
+    Outcome,
+    Test,
+    compare_observable,
+    find_worst,
+    judge_tests,
+)
 from mdplugin.validation.criteria import CRITERIA, find_criterion
 from mdplugin.validation.limits import Limit
 from mdplugin.validation.statistics import Estimate, combine_replicas, scale
@@ -110,12 +117,6 @@ def _test_distribution(findings: Findings, limits: dict[str, Limit]) -> Test:
     )
 
 
-def _is_beyond(estimate: Estimate, limit: float, target: float, level: float) -> bool:
-    """Whether a number is farther from its target than the limit, at a level of Student's t."""
-    margin = stats.t.isf(level, estimate.dof) * estimate.error
-    return abs(estimate.value - target) - margin > limit
-
-
 def require_sound_reference(
     case: Case, values: dict[str, list[Estimate]], failures: tuple[str, ...]
 ) -> tuple[str, ...]:
@@ -139,8 +140,10 @@ def require_sound_reference(
     unknown = [
         find_criterion(name).title
         for name in _BLAMED
-        if name in values and not combine_replicas(values[name]).is_known
+        if name in case.sound_observables and not combine_replicas(values.get(name, [])).is_known
     ]
+    if "kinetic_distribution" in case.sound_observables and not math.isfinite(p_value):
+        unknown.append("its chi-square test")
     return (f"float64 itself could not be judged by {', '.join(unknown)}",) if unknown else ()
 
 
@@ -150,8 +153,11 @@ def _find_excess(name: str, runs: list[Estimate], limits: dict[str, Limit]) -> E
     limit, estimate = limits[criterion.limit].value, combine_replicas(runs)
     if _is_beyond(estimate, limit, criterion.target, level):
         return estimate
-    each = criterion.by_each_run and len(runs) > 1
-    each = each and all(_is_beyond(run, limit, criterion.target, level ** (1 / len(runs))) for run in runs)
+    if not criterion.by_each_run or len(runs) < MIN_RUNS:
+        return None
+    signs = {math.copysign(1, run.value - criterion.target) for run in runs}
+    of_each = min((level / 2) ** (1 / len(runs)), limits["each_run"].value)  # either sign, all runs of one
+    each = len(signs) == 1 and all(_is_beyond(run, limit, criterion.target, of_each) for run in runs)
     return estimate if each else None
 
 
