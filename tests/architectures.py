@@ -13,6 +13,8 @@ import torch
 from networks import save_random_network
 
 from mdplugin.checkpoint import Checkpoint, _mace, read_checkpoint
+from mdplugin.lowering import lower
+from mdplugin.model import MaceModel
 
 PLAIN, RESIDUAL = "RealAgnosticInteractionBlock", "RealAgnosticResidualInteractionBlock"
 DENSITY, DENSITY_RESIDUAL = (
@@ -118,6 +120,12 @@ def save(name: str) -> Path:
 def build(name: str) -> Checkpoint:
     """The checkpoint of one architecture, read from its file."""
     return read_checkpoint(save(name), ARCHITECTURES[name].get("head"))
+
+
+@functools.cache
+def lowered(name: str) -> MaceModel:
+    """The model of one architecture; nobody changes its tensors."""
+    return lower(build(name))
 
 
 def build_from(path: Path, *, head: str | None = None, **settings) -> Checkpoint:

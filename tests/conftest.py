@@ -1,16 +1,37 @@
 """Shared fixtures: test frames, checkpoints with random weights, artifacts exported once per session."""
 
+import pickle
 from pathlib import Path
 
 import ase.io
+import once
 import pytest
 from networks import save_random_network
 
 import mdplugin
-from mdplugin import potentials
+from mdplugin import checkpoint, potentials
 from mdplugin.checkpoint import evaluate_mace, read_checkpoint
 
 DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _made_once(tmp_path_factory, request):
+    """What is costly is made once per session and shared by its workers (once.py)."""
+    base = tmp_path_factory.getbasetemp()
+    is_worker = hasattr(request.config, "workerinput")
+    once.share((base.parent if is_worker else base) / "once")
+    once.remember_sources()
+    with pytest.MonkeyPatch.context() as patch:
+        once.read_networks_once(patch)
+        yield
+
+
+@pytest.fixture
+def reads_anew(monkeypatch):
+    """For tests of what reading does, not of what it reads: the network is built again by every `read_checkpoint`."""
+    for name in ("_rebuild", "_read_json"):
+        monkeypatch.setattr(checkpoint, name, getattr(checkpoint, name).anew)
 
 
 @pytest.fixture(scope="session")
@@ -45,25 +66,31 @@ def organic_model(tmp_path_factory):
 class Artifacts(dict):
     """(model, precision[, backend]) -> path of the artifact, exported when it is first asked for."""
 
-    def __init__(self, directory, sources):
+    def __init__(self, sources):
         super().__init__()
-        self.directory, self.sources = directory, sources
+        self.sources = sources
 
     def __missing__(self, key):
         name, precision, *backend = key
-        path = self.directory / f"{'-'.join(key)}.pt"
-        mdplugin.export_model(self.sources[name], path, precision, backend=(backend or ["auto"])[0])
-        self[key] = path
-        return path
+
+        def export(path):
+            mdplugin.export_model(self.sources[name], path, precision, backend=(backend or ["auto"])[0])
+
+        self[key] = once.make("-".join(key), key, export, ".pt")
+        return self[key]
 
 
 @pytest.fixture(scope="session")
-def artifacts(tmp_path_factory, organic_model):
+def artifacts(organic_model):
     """Artifacts of the bundled water potential and of the random organic model."""
-    return Artifacts(tmp_path_factory.mktemp("artifacts"), {"water": "water", "organic": organic_model})
+    return Artifacts({"water": "water", "organic": organic_model})
 
 
 @pytest.fixture(scope="session")
 def water_reference(water_checkpoint, water_frames):
     """mace-torch in float64 on the water frames."""
-    return evaluate_mace(water_checkpoint, water_frames)
+
+    def write(path):
+        path.write_bytes(pickle.dumps(evaluate_mace(water_checkpoint, water_frames)))
+
+    return pickle.loads(once.make("water-reference", [], write, ".pickle").read_bytes())

@@ -1,8 +1,10 @@
 """Random mace-torch networks, built as mace-torch builds them and saved as its .model files."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
+import once
 import torch
 
 from mdplugin.checkpoint import _mace
@@ -21,8 +23,18 @@ def save_random_network(
 ) -> Path:
     """Write a small network with weights drawn from `seed`; `settings` override mace-torch's arguments.
 
-    Biases, which mace-torch starts at zero, are random too.
+    Biases, which mace-torch starts at zero, are random too. The same network is built once per test session.
     """
+    facts = [list(atomic_numbers), kind, first, later, str(dtype), seed, settings]
+
+    def write(target):
+        _save(target, atomic_numbers, kind, first, later, dtype, seed, settings)
+
+    shutil.copyfile(once.make("random", facts, write, ".model"), path)
+    return path
+
+
+def _save(path, atomic_numbers, kind, first, later, dtype, seed, settings):
     with _mace() as mace:
         from e3nn import o3
 
@@ -56,4 +68,3 @@ def save_random_network(
             if parameter.numel() and not parameter.any() and parameter.dim() == 1:
                 torch.nn.init.normal_(parameter, std=0.3)
         torch.save(network, path)
-    return path

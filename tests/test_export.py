@@ -10,11 +10,11 @@ import sys
 import zipfile
 from pathlib import Path
 
+import architectures
 import ase
 import numpy as np
 import pytest
 import torch
-from networks import save_random_network
 
 import mdplugin
 from mdplugin import export
@@ -69,44 +69,39 @@ def test_ethanol_artifact_equals_mace_torch_in_float64(
     )
 
 
-ARCHITECTURES = {
-    "MACE without scale and shift": {"kind": "MACE"},
-    "one layer": {"num_interactions": 1},
-    "three layers": {"num_interactions": 3},
-    "residual first layer": {"first": "RealAgnosticResidualInteractionBlock"},
-    "density blocks, Agnesi, ZBL": {
-        "first": "RealAgnosticDensityInteractionBlock",
-        "later": "RealAgnosticDensityResidualInteractionBlock",
-        "distance_transform": "Agnesi",
-        "pair_repulsion": True,
-    },
-    "gaussian radial, scalars only": {"radial_type": "gaussian"},
-    "trained in float32": {"dtype": torch.float32},
-}
+# with and without scale and shift, 1 to 3 layers, each kind of block, radial functions per pair of species, ZBL, other types
+SERVED = [
+    "mace-no-shift",
+    "one-layer",
+    "three-layers",
+    "residual-residual",
+    "foundation-0b",
+    "gaussian",
+    "float32",
+]
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", SERVED)
 def test_architecture_is_served_as_mace_torch_computes_it(tmp_path, name):
-    model = save_random_network(tmp_path / "a.model", **ARCHITECTURES[name])
-    frames = reference_frames((1, 8), seed=3)
-    references = evaluate_mace(read_checkpoint(model), frames)
+    checkpoint = architectures.build(name)
+    frames = reference_frames(checkpoint.atomic_numbers[:2], seed=3)
+    references = evaluate_mace(checkpoint, frames)
     for backend in ("native", "e3nn"):
-        manifest = mdplugin.export_model(model, tmp_path / "a.pt", "fp64", backend=backend)
+        manifest = mdplugin.export_model(architectures.save(name), tmp_path / "a.pt", "fp64", backend=backend)
         assert manifest.backend == backend
-        assert manifest.trained_dtype == ("float32" if "float32" in name else "float64")
+        assert manifest.trained_dtype == ("float32" if name == "float32" else "float64")
         assert_equal_to_mace(tmp_path / "a.pt", frames, references, "fp64")
 
 
 @pytest.mark.parametrize("backend", ["native", "e3nn"])
 def test_repulsion_at_contact_is_in_float64_whatever_torchs_default_dtype(tmp_path, backend):
     """mace-torch multiplies by a constant in the default dtype: float32 here, which is 1.7e-8 eV/Å on these frames."""
-    model = save_random_network(tmp_path / "zbl.model", pair_repulsion=True)
-    mdplugin.export_model(model, tmp_path / "zbl.pt", "fp64", backend=backend)
+    mdplugin.export_model(architectures.save("zbl"), tmp_path / "zbl.pt", "fp64", backend=backend)
     frames = [
         ase.Atoms("H2O", positions=[[0, 0, 0], [0.7, 0, 0.1], [0.1, 0.8, 0]]),
         ase.Atoms("O2", positions=[[0, 0, 0], [0.9, 0, 0]]),
     ]
-    references = evaluate_mace(read_checkpoint(model), frames)
+    references = evaluate_mace(architectures.build("zbl"), frames)
     assert max(np.abs(reference.forces).max() for reference in references) > 8
     calculator = MACEQuantCalculator(tmp_path / "zbl.pt")
     for frame, reference in zip(frames, references, strict=True):
@@ -130,8 +125,7 @@ def test_a_network_trained_in_float32_is_held_against_couplings_rounded_to_it(tm
 
 
 def test_each_head_of_a_multi_head_model_is_served(tmp_path):
-    heads = ["pt_head", "dft", "ccsd"]
-    model = save_random_network(tmp_path / "m.model", heads=heads)
+    model, heads = architectures.save("three-heads-bias"), ["a", "b", "c"]
     frames = reference_frames((1, 8), seed=1)
     energies = []
     for head in heads:
@@ -144,11 +138,11 @@ def test_each_head_of_a_multi_head_model_is_served(tmp_path):
 
 
 def test_several_heads_and_none_chosen_is_refused(tmp_path):
-    model = save_random_network(tmp_path / "m.model", heads=["a", "b"])
-    with pytest.raises(CheckpointError, match=r"several heads \(a, b\)"):
+    model = architectures.save("two-heads")
+    with pytest.raises(CheckpointError, match=r"several heads \(first, second\)"):
         mdplugin.export_model(model, tmp_path / "m.pt")
-    with pytest.raises(CheckpointError, match="expected a head among a, b, got 'c'"):
-        mdplugin.export_model(model, tmp_path / "m.pt", head="c")
+    with pytest.raises(CheckpointError, match="expected a head among first, second, got 'third'"):
+        mdplugin.export_model(model, tmp_path / "m.pt", head="third")
 
 
 def test_manifest_answers_every_question_of_an_engine(artifacts, water_checkpoint):
@@ -249,7 +243,7 @@ def test_unknown_precision_lists_the_legal_ones(tmp_path):
     assert [str(Precision.parse(name)) for name in PRESETS] == list(PRESETS)
 
 
-def test_export_leaves_torchs_global_state_alone(tmp_path):
+def test_export_leaves_torchs_global_state_alone(tmp_path, reads_anew):
     before = torch.get_default_dtype(), torch.get_num_threads(), dict(os.environ), torch.is_grad_enabled()
     for backend in ("native", "e3nn"):
         with torch.no_grad():  # as the caller may have it

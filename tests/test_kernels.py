@@ -6,7 +6,7 @@ channels that fill vectors and that do not, both types, layers of degree 1 to 4 
 
 import pytest
 import torch
-from architectures import build, build_from
+from architectures import build_from, lowered
 
 from mdplugin import reference, reference_layer
 from mdplugin.lowering import lower
@@ -93,7 +93,7 @@ class Scene:
 @pytest.mark.parametrize("counts", GRAPHS.values(), ids=GRAPHS)
 @pytest.mark.parametrize(("name", "t"), LAYERS)
 def test_convolution_and_its_reverse(name, t, counts, dtype):
-    scene = Scene(lower(build(name)), t, counts, dtype)
+    scene = Scene(lowered(name), t, counts, dtype)
     conv, ends = scene.conv, (scene.senders, scene.receivers)
     A = scene.convolve()
     expected = reference_layer.convolve(conv, scene.R.f, scene.Y, scene.u, *ends, N_RECEIVERS)
@@ -115,7 +115,7 @@ def test_convolution_and_its_reverse(name, t, counts, dtype):
 
 def test_convolution_reverse_is_the_slope_of_its_forward():
     """Central differences of sum(gA A) in r and in u, in float64."""
-    scene = Scene(lower(build("hidden-l2")), 1, GRAPHS["odd"], torch.float64)
+    scene = Scene(lowered("hidden-l2"), 1, GRAPHS["odd"], torch.float64)
     gu, gr, _ = scene.reverse(True)
     gA = to_blocks(scene.gA, scene.conv.target, torch.float64)
 
@@ -177,7 +177,7 @@ def check_contraction(layer, dtype):
     ("name", "t"), [*LAYERS, ("correlation-1", 0), ("correlation-per-layer", 1), ("l-max-3-one-channel", 0)]
 )
 def test_contraction_and_its_reverse(name, t, dtype):
-    check_contraction(lower(build(name)).layers[t], dtype)
+    check_contraction(lowered(name).layers[t], dtype)
 
 
 @DTYPES
@@ -218,7 +218,7 @@ def test_distances_that_are_no_numbers_come_last():
 
 
 def test_indices_that_point_outside_are_refused():
-    scene = Scene(lower(build("plain-residual")), 1, GRAPHS["odd"], torch.float64)
+    scene = Scene(lowered("plain-residual"), 1, GRAPHS["odd"], torch.float64)
     scene.edges[4][3] = N_NODES
     with pytest.raises(RuntimeError, match=f"source rows: expected indices below {N_NODES}, got {N_NODES}"):
         scene.convolve()

@@ -8,7 +8,7 @@ import ase
 import numpy as np
 import pytest
 import torch
-from architectures import ARCHITECTURES, build, build_from
+from architectures import ARCHITECTURES, build, build_from, lowered
 from edges_of import Result, evaluate_frame, frames
 
 from mdplugin.checkpoint import _mace, evaluate_mace
@@ -121,7 +121,7 @@ def test_every_array_of_the_model_is_float64_or_an_index():
                 walk(item)
 
     for name in ("foundation-0b", "float32", "edge-irreps", "three-heads-bias"):
-        walk(lower(build(name)))
+        walk(lowered(name))
 
 
 # --- what is refused --------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import ase
 import numpy as np
 import pytest
 import torch
-from architectures import ARCHITECTURES, build, build_from, save, save_from
+from architectures import ARCHITECTURES, build, build_from, lowered, save, save_from
 from edges_of import frames, inputs
 
 import mdplugin
@@ -40,7 +40,7 @@ def worst_difference(result, expected, n_atoms):
 
 @pytest.mark.parametrize("name", sorted(set(ARCHITECTURES) - NO_KERNEL))
 def test_native_network_is_the_reference(name):
-    model = lower(build(name))
+    model = lowered(name)
     for precision in BASES:
         dtype = precision.dtype
         tables, _ = tabulate_layers(model, precision)
@@ -89,7 +89,7 @@ def test_any_number_of_channels(channels, tmp_path):
 @pytest.fixture(scope="module")
 def plain():
     """The model of "plain-residual" and its float64 network."""
-    model, precision = lower(build("plain-residual")), Precision.parse("fp64")
+    model, precision = lowered("plain-residual"), Precision.parse("fp64")
     return model, torch.jit.script(NativeNetwork(model, tabulate_layers(model, precision)[0], precision))
 
 

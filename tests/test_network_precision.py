@@ -5,14 +5,13 @@ import functools
 import numpy as np
 import pytest
 import torch
-from architectures import build
+from architectures import lowered
 from edges_of import frames, inputs
 from lammps_runs import System, measure
 from test_network_native import ENERGY_BOUND, FORCE_BOUND, run
 
 import mdplugin
 from mdplugin import reference
-from mdplugin.lowering import lower
 from mdplugin.network_native import NativeNetwork, tabulate_layers
 from mdplugin.precision import PRESETS, Precision
 from mdplugin.quantize import quantize_model, quantize_tables
@@ -32,7 +31,7 @@ ROUNDOFF = {"bf16": 2.0**-9, "fp16": 2.0**-12, "w8a16": 2.0**-16, "w16a16": 2.0*
 
 @functools.cache
 def scene(name):
-    model = lower(build(name))
+    model = lowered(name)
     return model, [(frame, inputs(model, frame)) for frame in frames(model.atomic_numbers)]
 
 

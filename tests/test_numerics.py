@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from architectures import build
+from architectures import lowered, save
 
 from mdplugin import potentials
 from mdplugin.cli import main
@@ -227,7 +227,7 @@ def test_white_force_noise_heats_an_oscillator_as_derived():
 
 @pytest.mark.parametrize("name", ["foundation-0b", "three-layers", "nonlinear"])
 def test_blocks_of_other_architectures_are_those_of_the_reference_too(name):
-    model = lower(build(name))
+    model = lowered(name)
     case = Case(model, [reference_frames(model.atomic_numbers)[3]])
     for block in case.blocks:
         for tap, value in zip(block.taps, block.evaluate(exact), strict=True):
@@ -260,7 +260,7 @@ def test_the_command_writes_figures_with_their_data(tmp_path, capsys, hexamer):
     hexamer[:6].write(tmp_path / "dimer.xyz")
     arguments = [
         "numerics",
-        "water",
+        str(save("l-max-1")),
         "--structures",
         str(tmp_path / "dimer.xyz"),
         "--quiet",

@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 import torch
-from architectures import build
+from architectures import build, lowered
 
 from mdplugin import reference
 from mdplugin.checkpoint import _mace
@@ -96,7 +96,7 @@ RADIAL = ["plain-residual", "gaussian", "agnesi", "soft", "cutoff-after", "cutof
 @pytest.mark.parametrize("name", [*RADIAL, "chebyshev"])
 def test_radial_functions_are_those_of_mace_torch(name):
     checkpoint = build(name)
-    network, model = checkpoint.network, lower(checkpoint)
+    network, model = checkpoint.network, lowered(name)
     layer, interaction = model.layers[1], network.interactions[1]
     r = torch.linspace(0.3, 1.05 * model.r_max, 40, dtype=torch.float64)
     species = torch.arange(40) % len(model.atomic_numbers)
@@ -124,7 +124,7 @@ def path_order(conv_tp, convolution):
 
 @pytest.mark.parametrize("name", [*RADIAL, "chebyshev", "nonlinear"])
 def test_radial_derivatives_are_those_of_autograd(name):
-    model = lower(build(name))
+    model = lowered(name)
     convolution = model.layers[1].convolution
     r = torch.linspace(0.3, 0.999 * model.r_max, 30, dtype=torch.float64)
     pair = torch.arange(30) % model.basis.n_pairs
@@ -140,7 +140,7 @@ def test_radial_derivatives_are_those_of_autograd(name):
 
 @pytest.mark.parametrize("name", ["plain-residual", "agnesi", "soft", "gaussian"])
 def test_radial_functions_are_finite_and_smooth_down_to_zero_distance(name):
-    model = lower(build(name))
+    model = lowered(name)
     r = torch.tensor([0.0, 1e-6, 0.0099999, 0.0100001], dtype=torch.float64)
     jet = evaluate_radial(
         model.basis, model.layers[1].convolution.radial, r, torch.zeros(4, dtype=torch.int64)
@@ -170,7 +170,7 @@ def convolution_inputs(convolution, n_edges=15, n_nodes=5, n_local=4):
 @pytest.mark.parametrize("name", ["plain-residual", "l-max-4", "hidden-l3", "both-parities", "so3"])
 def test_convolution_and_message_are_those_of_mace_torch(name):
     checkpoint = build(name)
-    interaction, layer = checkpoint.network.interactions[1], lower(checkpoint).layers[1]
+    interaction, layer = checkpoint.network.interactions[1], lowered(name).layers[1]
     convolution, tp = layer.convolution, interaction.conv_tp
     R, Y, _, senders, receivers, n_local = convolution_inputs(convolution)
     flat_u = random(5, tp.irreps_in1.dim, seed=8)
@@ -198,7 +198,7 @@ def test_convolution_and_message_are_those_of_mace_torch(name):
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_reverse_of_the_convolution(name):
-    convolution = lower(build(name)).layers[1].convolution
+    convolution = lowered(name).layers[1].convolution
     R, Y, u, *where = convolution_inputs(convolution)
     check_reverse(
         lambda R, Y, u: reference.convolve(convolution, R, Y, u, *where),
@@ -208,7 +208,7 @@ def test_reverse_of_the_convolution(name):
 
 
 def test_a_convolution_without_edges_is_zero():
-    convolution = lower(build("plain-residual")).layers[1].convolution
+    convolution = lowered("plain-residual").layers[1].convolution
     R, Y, u, senders, receivers, n_local = convolution_inputs(convolution, n_edges=0)
     A = reference.convolve(convolution, R, Y, u, senders, receivers, n_local)
     assert A.shape == (n_local, convolution.target.n_rows, convolution.target.channels)
@@ -217,7 +217,7 @@ def test_a_convolution_without_edges_is_zero():
 
 @pytest.mark.parametrize("name", ["nonlinear", "nonlinear-edge-irreps"])
 def test_reverse_of_the_gate(name):
-    layer = lower(build(name)).layers[1]
+    layer = lowered(name).layers[1]
     target, source = layer.message.target, layer.convolution.source
     y, u = random(3, target.n_rows, target.channels), random(3, source.n_rows, source.channels, seed=1)
     check_reverse(
@@ -244,7 +244,7 @@ def test_reverse_of_the_density_normalisation():
 
 @pytest.mark.parametrize("name", ["residual-residual", "four-layers-density", "edge-irreps", "plain-plain"])
 def test_reverse_of_the_linear_maps(name):
-    model = lower(build(name))
+    model = lowered(name)
     z = torch.tensor([1, 0, 0, 1])
     for t, layer in enumerate(model.layers):
         source = layer.message.source
@@ -282,8 +282,7 @@ CONTRACTIONS = ["plain-residual", "hidden-l2", "l-max-4", "correlation-1", "corr
 
 @pytest.mark.parametrize("name", CONTRACTIONS)
 def test_contraction_is_that_of_mace_torch(name):
-    checkpoint = build(name)
-    model = lower(checkpoint)
+    checkpoint, model = build(name), lowered(name)
     for layer, product in zip(model.layers, checkpoint.network.products, strict=True):
         source, block = layer.contraction.source, product.symmetric_contractions
         m, z = random(4, source.n_rows, source.channels), torch.tensor([1, 0, 0, 1])
@@ -299,7 +298,7 @@ def test_contraction_is_that_of_mace_torch(name):
 
 @pytest.mark.parametrize("name", CONTRACTIONS)
 def test_reverse_of_the_contraction(name):
-    contraction = lower(build(name)).layers[0].contraction
+    contraction = lowered(name).layers[0].contraction
     m, z = random(4, contraction.source.n_rows, contraction.source.channels), torch.tensor([1, 0, 0, 1])
     check_reverse(
         lambda m: reference.contract(contraction, m, z),
@@ -310,7 +309,7 @@ def test_reverse_of_the_contraction(name):
 
 def test_monomials_are_unique_and_ascending_and_paths_independent():
     for name in CONTRACTIONS:
-        for layer in lower(build(name)).layers:
+        for layer in lowered(name).layers:
             for term in layer.contraction.terms:
                 assert (term.monomials.diff(dim=1) >= 0).all()
                 assert len(torch.unique(term.monomials, dim=0)) == len(term.monomials)
@@ -329,7 +328,7 @@ def test_couplings_rounded_to_float32_keep_their_values_and_paths(name):
         if "U_matrix" in buffer_name:
             buffer.copy_(buffer.float())
     found = lower(dataclasses.replace(checkpoint, network=rounded))
-    for layer, exact in zip(found.layers, lower(checkpoint).layers, strict=True):
+    for layer, exact in zip(found.layers, lowered(name).layers, strict=True):
         source = layer.contraction.source
         m, z = random(4, source.n_rows, source.channels), torch.tensor([1, 0, 0, 1])
         B, expected = (reference.contract(c, m, z) for c in (layer.contraction, exact.contraction))
@@ -355,7 +354,7 @@ READOUTS = ["plain-residual", "gate-tanh", "gate-abs", "gate-none", "bias-readou
 
 @pytest.mark.parametrize("name", READOUTS)
 def test_reverse_of_the_readout(name):
-    model = lower(build(name))
+    model = lowered(name)
     z = torch.tensor([1, 0, 0])
     targets = [layer.contraction.target for layer in model.layers]
     B = [random(3, t.n_rows, t.channels, seed=s) for s, t in enumerate(targets)]
@@ -366,8 +365,7 @@ def test_reverse_of_the_readout(name):
 
 
 def test_repulsion_derivative_is_that_of_autograd_and_its_energy_that_of_mace_torch():
-    checkpoint = build("zbl")
-    model = lower(checkpoint)
+    checkpoint, model = build("zbl"), lowered("zbl")
     r = torch.linspace(0.2, 2.0, 30, dtype=torch.float64)
     sender, receiver = torch.arange(30) % 2, torch.arange(30) // 2 % 2
     v, dv = reference.zbl(model.zbl, r, sender, receiver)
