@@ -31,7 +31,7 @@ from scipy import special, stats
 
 from mdplugin.validation.criteria import CRITERIA, Criterion, Kind, find_criterion
 from mdplugin.validation.limits import Limit
-from mdplugin.validation.statistics import Estimate, combine_replicas, subtract
+from mdplugin.validation.statistics import Estimate, combine_replicas, subtract, take_one
 
 
 class Outcome(enum.StrEnum):
@@ -207,9 +207,7 @@ def _count_difference(candidate: Sequence[Estimate], reference: Sequence[Estimat
 def _magnitude(candidate: Sequence[Estimate], limit: float) -> tuple[Estimate, float]:
     """(difference, allowed) of the logarithms of value over limit; of the numbers where one is zero."""
     if limit > 0 and _are_positive(candidate):
-        return combine_replicas(
-            [_logarithm(Estimate(each.value / limit, math.nan, 1)) for each in candidate]
-        ), 0.0
+        return combine_replicas([_logarithm(take_one(each.value / limit)) for each in candidate]), 0.0
     return combine_replicas(candidate), limit
 
 

@@ -46,6 +46,13 @@ def _series(evidence, label):
     ]
 
 
+def _plot_runs(axes, report, label: str, curves, linewidth: float = 0.8, **style) -> None:
+    """A line (x, y) for each run, in the color of its potential, which the legend names once."""
+    for number, curve in enumerate(curves):
+        name = label if number == 0 else None
+        axes.plot(*curve, color=_color(report, label), linewidth=linewidth, label=name, **style)
+
+
 def _draw_energy(report, evidence):
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -53,14 +60,13 @@ def _draw_energy(report, evidence):
     if not reference or not math.isfinite(max(reference)):
         return None
     for label in evidence:
-        for number, run in enumerate(_series(evidence, label)):
+        curves = []
+        for run in _series(evidence, label):
             n = min(N_MEANS, len(run.time_ps))
-            axes.plot(
-                block_means(run.time_ps, n), block_means(run.conserved_meV_per_atom, n), color=_color(report, label),
-                linewidth=0.8, label=label if number == 0 else None,
-            )  # fmt: skip
+            curves.append((block_means(run.time_ps, n), block_means(run.conserved_meV_per_atom, n)))
             if run.failure is not None:
                 axes.axvline(run.length_ps, color="tab:red", linewidth=1)
+        _plot_runs(axes, report, label, curves)
     runs = [
         run.conserved_meV_per_atom
         for label in evidence
@@ -116,11 +122,8 @@ def _draw_displacements(report, evidence):
     for axes, symbol in zip(np.atleast_1d(figure.subplots(len(symbols), 1)), symbols, strict=True):
         axes.axvspan(FIT_FROM_PS, FIT_TO_PS, color="0.93")
         for label in evidence:
-            for number, run in enumerate(evidence[label].measurement.displacements.get(symbol, [])):
-                axes.plot(
-                    run.lag_ps, run.square_A2.mean(axis=0), color=_color(report, label), linewidth=0.8,
-                    label=label if number == 0 else None,
-                )  # fmt: skip
+            runs = evidence[label].measurement.displacements.get(symbol, [])
+            _plot_runs(axes, report, label, [(run.lag_ps, run.square_A2.mean(axis=0)) for run in runs])
         axes.set_ylabel(f"displacement² of {symbol}, Å²")
     axes.set_xlabel("lag, ps; D is fitted in the shaded range")
     _legend(axes)
@@ -187,11 +190,8 @@ def _draw_shadow(report, evidence):
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots()
     for label in labels:
-        for number, shadow in enumerate(evidence[label].shadows):
-            axes.plot(
-                shadow.time_ps, shadow.energy_meV_per_atom, ".-", color=_color(report, label), linewidth=0.7,
-                label=label if number == 0 else None,
-            )  # fmt: skip
+        curves = [(shadow.time_ps, shadow.energy_meV_per_atom) for shadow in evidence[label].shadows]
+        _plot_runs(axes, report, label, curves, marker=".", linewidth=0.7)
     axes.set_xlabel("time, ps")
     axes.set_ylabel("E − E(float64), meV/atom")
     _legend(axes)

@@ -17,7 +17,7 @@ import numpy as np
 
 from mdplugin.validation.measurement import Measurement
 from mdplugin.validation.observables import motion, structure
-from mdplugin.validation.statistics import UNKNOWN, Estimate
+from mdplugin.validation.statistics import UNKNOWN, Estimate, take_one
 
 MIN_G = 1e-3  # where the reference's g is below, so near is nobody
 
@@ -83,7 +83,7 @@ def measure_own_distances(runs: np.ndarray) -> list[Estimate]:
     if n < 2:
         return []
     apart = n / (n - 1) * (runs - runs.mean(axis=0))
-    return [Estimate(float(value), math.nan, 1.0) for value in np.sqrt((apart**2).mean(axis=1))]
+    return [take_one(value) for value in np.sqrt((apart**2).mean(axis=1))]
 
 
 DISPLACEMENT_COLUMNS = ("potential", "replica", "element", "lag_ps", "msd_A2")

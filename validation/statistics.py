@@ -41,6 +41,11 @@ class Estimate:
 UNKNOWN = Estimate(math.nan, math.nan, 1.0)
 
 
+def take_one(value: float) -> Estimate:
+    """One number of a run, whose error only other runs tell."""
+    return Estimate(float(value), math.nan, 1.0)
+
+
 def fit_slope(time: np.ndarray, values: np.ndarray) -> Estimate:
     """Slope of `values` (n,) against `time` (n,), equally spaced, per unit of time.
 

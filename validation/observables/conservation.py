@@ -14,6 +14,7 @@ from mdplugin.validation.statistics import (
     estimate_mean_of_few,
     fit_slope,
     scale,
+    take_one,
 )
 
 SHORT_PS = 1.0
@@ -83,7 +84,7 @@ def measure_exponent(fine: Series, coarse: Series, length_ps: float) -> Estimate
 def measure_momentum(series: Series, atoms: ase.Atoms, temperature_K: float) -> Estimate:
     """Largest |P - P(0)| / sqrt(3 M kT); its error is the scatter of replicas."""
     change = np.linalg.norm(series.momentum - series.momentum[:1], axis=1).max(initial=0.0)
-    return _single(change / np.sqrt(3 * atoms.get_masses().sum() * units.kB * temperature_K))
+    return take_one(change / np.sqrt(3 * atoms.get_masses().sum() * units.kB * temperature_K))
 
 
 def measure_angular_momentum(series: Series, atoms: ase.Atoms, temperature_K: float) -> Estimate:
@@ -91,19 +92,14 @@ def measure_angular_momentum(series: Series, atoms: ase.Atoms, temperature_K: fl
     change = np.linalg.norm(series.angular_momentum - series.angular_momentum[:1], axis=1).max(initial=0.0)
     relative = atoms.positions - atoms.get_center_of_mass()
     inertia = float((atoms.get_masses()[:, None] * relative**2).sum())
-    return _single(change / np.sqrt(units.kB * temperature_K * inertia))
+    return take_one(change / np.sqrt(units.kB * temperature_K * inertia))
 
 
 def measure_reversal(series: Series) -> Estimate:
     """Rms distance in Å from the start after a run forward and, with velocities reversed, back."""
     if len(series.positions) < 2:
         return UNKNOWN
-    return _single(np.sqrt(((series.positions[-1] - series.positions[0]) ** 2).sum(axis=1).mean()))
-
-
-def _single(value: float) -> Estimate:
-    """One number of a run, whose error only other runs tell."""
-    return Estimate(float(value), np.nan, 1.0)
+    return take_one(np.sqrt(((series.positions[-1] - series.positions[0]) ** 2).sum(axis=1).mean()))
 
 
 # rms per coordinate. Two points 5e-4 Å apart miss an O-H bond's slope by 1e-4 (h^2); four points so far apart by 1e-5

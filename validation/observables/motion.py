@@ -11,7 +11,13 @@ from MDAnalysis.analysis.msd import EinsteinMSD
 
 from mdplugin.validation.observables.trajectory import make_universe
 from mdplugin.validation.series import Series
-from mdplugin.validation.statistics import UNKNOWN, Estimate, estimate_mean_of_few, mean_of_independent
+from mdplugin.validation.statistics import (
+    UNKNOWN,
+    Estimate,
+    estimate_mean_of_few,
+    mean_of_independent,
+    take_one,
+)
 
 BLOCK_PS = 5.0  # displacements of blocks so long hardly correlate: what holds an atom of a liquid lives for picoseconds
 # where the line is fitted, in runs of any length: D of 0.3 ps is not D of 2 ps. After the ballistic and caged part, and
@@ -46,7 +52,7 @@ class Displacement:
             return UNKNOWN
         slopes = np.polyfit(self.lag_ps[inside], self.square_A2[:, inside].T, 1)[0]
         values = slopes / 6 * A2_PER_PS_IN_1E9_M2_PER_S
-        return mean_of_independent(values) if len(values) > 2 else Estimate(float(values.mean()), np.nan, 1.0)
+        return mean_of_independent(values) if len(values) > 2 else take_one(values.mean())
 
 
 _ROUNDING_PS = 1e-9
@@ -105,5 +111,5 @@ def measure_band(spectra: np.ndarray, frequency: np.ndarray, band: slice) -> Est
     weights = spectra[:, band]
     centres = (weights * frequency[band]).sum(axis=1) / weights.sum(axis=1)
     if len(centres) < 3:  # the scatter between replicas has to do
-        return Estimate(float(centres.mean()), np.nan, 1.0)
+        return take_one(centres.mean())
     return estimate_mean_of_few(centres) if len(centres) > 3 else mean_of_independent(centres)
