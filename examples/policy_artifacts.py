@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,7 @@ class Setting:
         frames: its test frames, in tests/data.
         budget: of the tuned policy.
         cases: bundled cases. lengths_ps, replicas: of their runs.
-        policies: of the runs. spared: those of them that nvt is not run of, which takes longest.
+        policies: of the runs.
     """
 
     frames: str
@@ -38,11 +39,6 @@ class Setting:
     lengths_ps: tuple[float, ...]
     replicas: int
     policies: tuple[str, ...]
-    spared: tuple[str, ...] = ()
-
-    def list_policies(self, case: str) -> list[str]:
-        """Those that are run in a case."""
-        return [label for label in self.policies if not (case.endswith("nvt") and label in self.spared)]
 
 
 _RUN = ("fp32", "w8a16-calibrated", "w8-calibrated", "w8", "w16", "bf16", "fp16", "w8a8-calibrated")
@@ -52,9 +48,14 @@ SETTINGS = {
     ),
     "water": Setting(
         "water_pbe0ts_dpmd_test20.xyz.gz", "force-rmse=2meV/A,force-noise=0.1meV/A",
-        ("water-192-nve", "water-192-nvt"), (20.0, 20.0), 3, (*_RUN, TUNED), ("w8",),
+        ("water-192-nve", "water-192-nvt"), (20.0, 20.0), 3, (*_RUN, TUNED),
     ),
 }  # fmt: skip
+
+
+def find_reports(kept: Path, case: str, ending: str = ".json") -> list[Path]:
+    """A case's reports in docs/policies: the one of all policies, then those that `--policies` added, in their order."""
+    return [*kept.glob(f"{case}{ending}"), *sorted(kept.glob(f"{case}-*{ending}"))]
 
 
 def split_frames(setting: Setting, directory: Path) -> None:
@@ -65,9 +66,9 @@ def split_frames(setting: Setting, directory: Path) -> None:
     ase.io.write(directory / COMPARED, [f for i, f in enumerate(frames) if i % every != every - 1])
 
 
-def export_policies(potential: str, directory: Path) -> dict[str, Path]:
+def export_policies(potential: str, directory: Path, labels: Sequence[str] = LABELS) -> dict[str, Path]:
     """Artifacts by label. Exits if one that is there is not what this code writes: its runs would be another's."""
-    paths = {label: directory / f"{potential}-{label}.pt" for label in LABELS}
+    paths = {label: directory / f"{potential}-{label}.pt" for label in labels}
     for label, path in paths.items():
         if path.is_file():
             fresh = directory / "fresh.pt"

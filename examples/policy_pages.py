@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from policy_artifacts import CALIBRATED, SETTINGS, TUNED, TUNING
+from policy_artifacts import CALIBRATED, SETTINGS, TUNED, TUNING, find_reports
 from policy_bounds import write_bounds
 from policy_rdf import NOT_RUN, read_band, write_rdf
 
@@ -84,7 +84,7 @@ def write_errors(kept: Path, potential: str) -> str:
     table = format_table(ERRORS, [_error_row(row, own, potential, reports) for row in rows])
 
     def outcome(label: str) -> str:
-        return next((read_verdict(report, potential, label)[1] for report in reports.values()), NOTHING)
+        return find_verdict(reports, potential, label)[1]
 
     bounds = write_bounds({row["label"]: row for row in rows}, own, outcome)
     return f"{table}\n\n{' '.join(notes)}\n\nHeld against what was asked for:\n\n{bounds}"
@@ -92,11 +92,8 @@ def write_errors(kept: Path, potential: str) -> str:
 
 def _error_row(row: dict, own: float, potential: str, reports: dict) -> list[str]:
     error, smoothness, rmse = row["float64"], row["smoothness"], row["float64"]["force_rmse_meV_per_A"]
-    drift, verdict = NOTHING, NOTHING
-    for report in reports.values():
-        tests, outcome, _ = read_verdict(report, potential, row["label"])
-        drift = format_estimate(tests["energy_drift"].candidate) if tests else NOTHING
-        verdict = outcome
+    tests, verdict = find_verdict(reports, potential, row["label"])
+    drift = format_estimate(tests["energy_drift"].candidate) if tests else NOTHING
     return [
         name_policy(row["label"], row["precision"]),
         format_number(rmse),
@@ -120,22 +117,25 @@ def write_dynamics(kept: Path, potential: str) -> str:
         return "*Not measured.*"
     first = next(iter(reports.values()))
     times = read_times(kept / f"{potential}.json")
-    ensembles = [report.case.ensemble.upper() for report in reports.values()]
-    header = ["policy", *DYNAMICS.values(), "ms/frame", *ensembles]
+    ensembles = list(dict.fromkeys(report.case.ensemble for report in reports.values()))
+    header = ["policy", *DYNAMICS.values(), "ms/frame", *(each.upper() for each in ensembles)]
     numbers = dict(zip(DYNAMICS, _numbers(reports, potential, None), strict=True))
     if band := read_band(kept, potential):
         numbers[RDF] = f"one run from the others' mean: {band:.2g}"
-    rows = [["float64", *numbers.values(), format_number(times.get("fp64")), *[NOTHING] * len(reports)]]
+    rows = [["float64", *numbers.values(), format_number(times.get("fp64")), *[NOTHING] * len(ensembles)]]
     for label in SETTINGS[potential].policies:
         stem = f"{potential}-{label}"
         if stem not in first.case.labels:
             continue
-        outcomes = [describe_outcome(report, potential, label) for report in reports.values()]
+        outcomes = [describe_outcome(reports, potential, label, each) for each in ensembles]
         name = name_policy(label, first.potentials[stem]["precision"])
         numbers = _numbers(reports, potential, label)
         rows.append([name, *numbers, format_number(times.get(label)), *outcomes])
-    notes = [_describe_runs(name, report) for name, report in reports.items()]
-    return f"{format_table(header, rows)}\n\n{' '.join(notes)} {first.provenance['cpu']}; {first.provenance['finished']}."
+    notes = [
+        f"{_describe_runs(name, report)} {report.provenance['cpu']}; {report.provenance['finished']}."
+        for name, report in reports.items()
+    ]
+    return f"{format_table(header, rows)}\n\n{' '.join(notes)}"
 
 
 def write_engines(kept: Path, _: str) -> str:
@@ -171,11 +171,10 @@ def write_summary(kept: Path, potential: str) -> str:
     path, reports = kept / f"{potential}.json", read_reports(kept, potential, "nve")
     if not path.is_file() or not reports:
         return "*Not measured.*"
-    ((name, report),) = reports.items()
     speeds = read_speeds(kept.parent / "benchmarks" / "policies.json")
     rows = []
     for row in json.loads(path.read_text())["compare"]["rows"][1:]:
-        tests, outcome, _ = read_verdict(report, potential, row["label"])
+        tests, outcome = find_verdict(reports, potential, row["label"])
         if tests:
             error = row["float64"]["force_rmse_meV_per_A"]
             drift, speed = format_estimate(tests["energy_drift"].candidate), speeds.get(row["precision"])
@@ -183,8 +182,8 @@ def write_summary(kept: Path, potential: str) -> str:
             rows.append((speed, [policy, format_number(speed), format_number(error), drift, outcome]))
     header = ["policy", "speed on medium, fp32 = 1", "force error, meV/Å", "drift, meV/atom/ps", "verdict"]
     rows.sort(key=lambda each: -(each[0] or 0))
-    foot = f"{_describe_runs(name, report)} {report.provenance['cpu']}."
-    return f"{format_table(header, [cells for _, cells in rows])}\n\n{foot}"
+    foot = [f"{_describe_runs(name, each)} {each.provenance['cpu']}." for name, each in reports.items()]
+    return f"{format_table(header, [cells for _, cells in rows])}\n\n{' '.join(foot)}"
 
 
 def read_speeds(path: Path) -> dict[str, float]:
@@ -200,30 +199,38 @@ def _numbers(reports: dict, potential: str, label: str | None) -> list[str]:
     """Of each observable, the estimate of a policy, or float64's for None; the first case that has it gives it."""
     found: dict[str, str] = {}
     for report in reports.values():
-        tests, _, _ = read_verdict(report, potential, label or SETTINGS[potential].policies[0])
+        tests, _ = read_verdict(report, potential, label or SETTINGS[potential].policies[0])
         for name in set(tests) & set(DYNAMICS) - set(found):
             found[name] = format_estimate(tests[name].candidate if label else tests[name].reference)
     return [found.get(name, NOTHING) for name in DYNAMICS]
 
 
 def read_reports(kept: Path, potential: str, ensemble: str = "") -> dict:
-    """Case -> report, of those that are there."""
+    """Name -> report of those that are there, the ones of all policies first in each case."""
     names = [name for name in SETTINGS[potential].cases if name.endswith(ensemble)]
-    return {name: read_report(path) for name in names if (path := kept / f"{name}.json").is_file()}
+    return {path.stem: read_report(path) for name in names for path in find_reports(kept, name)}
 
 
-def read_verdict(report, potential: str, label: str) -> tuple[dict, str, str]:
-    """(observable -> test, outcome, sentence) of a policy; nothing if it was not run."""
+def read_verdict(report, potential: str, label: str) -> tuple[dict, str]:
+    """(observable -> test, outcome) of a policy; nothing if it was not run."""
     stem = f"{potential}-{label}"
     if stem not in report.case.labels:
-        return {}, NOTHING, ""
+        return {}, NOTHING
     verdict = report.verdicts[report.case.labels.index(stem)]
-    return {test.observable: test for test in verdict.tests}, str(verdict.outcome), verdict.sentence
+    return {test.observable: test for test in verdict.tests}, str(verdict.outcome)
 
 
-def describe_outcome(report, potential: str, label: str) -> str:
+def find_verdict(reports: dict, potential: str, label: str, ensemble: str = "nve") -> tuple[dict, str]:
+    """`read_verdict` of the first report of an ensemble that has the policy."""
+    found = (
+        read_verdict(each, potential, label) for each in reports.values() if each.case.ensemble == ensemble
+    )
+    return next((each for each in found if each[0]), ({}, NOTHING))
+
+
+def describe_outcome(reports: dict, potential: str, label: str, ensemble: str) -> str:
     """The verdict; of one that is not decided, how many tests pass."""
-    tests, outcome, _ = read_verdict(report, potential, label)
+    tests, outcome = find_verdict(reports, potential, label, ensemble)
     if outcome != Outcome.INCONCLUSIVE:
         return outcome
     passed = sum(test.outcome == Outcome.PASS for test in tests.values())

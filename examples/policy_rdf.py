@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from policy_artifacts import SETTINGS
+from policy_artifacts import SETTINGS, find_reports
 
 from mdplugin.bench.table import NOTHING, format_table
 from mdplugin.validation.case import REFERENCE
@@ -49,10 +49,13 @@ def read_rdfs(path: Path) -> dict[str, Rdf]:
 
 
 def read_kept(kept: Path, potential: str) -> dict[str, Rdf]:
-    """What `keep_rdfs` kept of the potential's NVT runs; empty if there are none."""
+    """What `keep_rdfs` kept of the potential's NVT runs; float64's are those beside most policies; or empty."""
     names = [name for name in SETTINGS[potential].cases if name.endswith("nvt")]
-    paths = [path for name in names if (path := kept / f"{name}-rdf.csv").is_file()]
-    return read_rdfs(paths[0]) if paths else {}
+    found: dict[str, Rdf] = {}
+    for path in (path for name in names for path in find_reports(kept, name, "-rdf.csv")):
+        found = {**read_rdfs(path), **found}
+    order = [REFERENCE, *(f"{potential}-{label}" for label in SETTINGS[potential].policies)]
+    return {label: found[label] for label in order if label in found}
 
 
 def read_band(kept: Path, potential: str) -> float | None:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from policy_artifacts import SETTINGS
+from policy_artifacts import SETTINGS, find_reports
 from policy_pages import fill_pages
 
 from mdplugin.machine import describe_machine
@@ -44,9 +44,9 @@ def main() -> int:
     docs = Path(sys.argv[1])
     kept = docs / "policies"
     for setting in SETTINGS.values():
-        for name in setting.cases:
-            if (kept / f"{name}.json").is_file():
-                rejudge(kept / f"{name}.json")
+        for case in setting.cases:
+            for report in find_reports(kept, case):
+                rejudge(report)
     fill_pages(kept, [docs / "precision.md", docs / "validation.md", docs.parent / "README.md"])
     return 0
 

@@ -5,7 +5,8 @@
 Exports every preset (fixed point also calibrated, on frames of their own) and what `mdplugin tune` finds, compares them
 with float64 on other frames, and runs the dynamics of `policy_artifacts.SETTINGS` beside float64. Results are kept in DIR.
 Hours on two cores; give the same command again after an interruption. --write copies them to docs/policies/ and fills
-the tables of README.md, docs/precision.md and docs/validation.md.
+the tables of README.md, docs/precision.md and docs/validation.md. --policies runs some alone, beside float64 runs of their
+own, and adds what they give to the tables.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from policy_artifacts import COMPARED, SETTINGS, TUNING, export_policies, run, split_frames
+from policy_artifacts import COMPARED, LABELS, SETTINGS, TUNING, export_policies, run, split_frames
 from policy_pages import fill_pages
 from policy_rdf import draw_rdf, keep_rdfs
 
@@ -34,29 +35,29 @@ def compare(potential: str, paths: dict[str, Path], frames: Path) -> dict:
     return result
 
 
-def study(
-    potential: str, directory: Path, cases: list[str] | None, jobs: int | None, length_ps: float | None
-) -> None:
+def study(potential: str, directory: Path, arguments: argparse.Namespace) -> None:
     """Everything of one potential, in `directory`: compare.json, and a directory for each case."""
-    setting = SETTINGS[potential]
+    setting, addition = SETTINGS[potential], arguments.policies
     directory.mkdir(parents=True, exist_ok=True)
     split_frames(setting, directory)
-    paths = export_policies(potential, directory)
-    compared = compare(potential, paths, directory / COMPARED)
-    (directory / "compare.json").write_text(json.dumps(compared, indent=1))
+    paths = export_policies(potential, directory, addition or LABELS)
+    if not addition:
+        compared = compare(potential, paths, directory / COMPARED)
+        (directory / "compare.json").write_text(json.dumps(compared, indent=1))
     for name, published_ps in zip(setting.cases, setting.lengths_ps, strict=True):
-        if cases is None or name in cases:
-            models = [str(paths[label]) for label in setting.list_policies(name)]
+        if arguments.cases is None or name in arguments.cases:
+            models = [str(paths[label]) for label in addition or setting.policies]
             case = read_case(
                 name,
                 models=models,
-                length_ps=published_ps if length_ps is None else length_ps,
+                length_ps=arguments.length_ps or published_ps,
                 replicas=setting.replicas,
             )
             print(
                 f"{name}: {len(models) + 1} potentials, {case.replicas} x {case.length_ps:g} ps", flush=True
             )
-            validate(case, directory / name, jobs=jobs, command=["python", *sys.argv])
+            kept = "-".join([name, *(addition or ())])
+            validate(case, directory / kept, jobs=arguments.jobs, command=["python", *sys.argv])
 
 
 def publish(directory: Path, docs: Path) -> None:
@@ -68,12 +69,13 @@ def publish(directory: Path, docs: Path) -> None:
         for file, name in (("compare.json", f"{potential}.json"), (TUNING, f"{potential}-{TUNING}")):
             if (source / file).is_file():
                 shutil.copy(source / file, kept / name)
-        for name in setting.cases:
-            for file in (REPORT_JSON, REPORT_HTML, "energy.png"):
-                if (source / name / file).is_file():
-                    shutil.copy(source / name / file, kept / f"{name}{Path(file).suffix}")
-            if (source / name / RDFS).is_file():
-                keep_rdfs(source / name, kept / f"{name}-rdf.csv")
+        for case in setting.cases:
+            for found in (source / case, *sorted(source.glob(f"{case}-*"))):
+                for file in (REPORT_JSON, REPORT_HTML, "energy.png"):
+                    if (found / file).is_file():
+                        shutil.copy(found / file, kept / f"{found.name}{Path(file).suffix}")
+                if (found / RDFS).is_file():
+                    keep_rdfs(found, kept / f"{found.name}-rdf.csv")
         draw_rdf(kept, potential)
     fill_pages(kept, [docs / "precision.md", docs / "validation.md", docs.parent / "README.md"])
 
@@ -87,6 +89,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("policies"))
     parser.add_argument("--potentials", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--cases", nargs="*", choices=every_case, help="dynamics to run (default: all)")
+    parser.add_argument("--policies", nargs="*", choices=list(LABELS), help="run these alone, as an addition")
     parser.add_argument("--jobs", type=int, help="runs at a time (default: as many as the cores serve)")
     parser.add_argument(
         "--length-ps", type=float, help="of each run, for a rehearsal (default: what is published)"
@@ -94,8 +97,7 @@ def main() -> int:
     parser.add_argument("--write", type=Path, metavar="DOCS", help="publish what is there in this docs/")
     arguments = parser.parse_args()
     for potential in arguments.potentials:
-        output = arguments.output / potential
-        study(potential, output, arguments.cases, arguments.jobs, arguments.length_ps)
+        study(potential, arguments.output / potential, arguments)
     if arguments.write:
         publish(arguments.output, arguments.write)
     return 0
