@@ -11,7 +11,9 @@ coefficients per knot. Forces are the exact derivative of the tabulated energy.
 from dataclasses import dataclass
 from math import factorial
 
+import numpy as np
 import torch
+from scipy.interpolate import make_interp_spline
 from torch import Tensor
 
 from mdplugin.model import Convolution, RadialBasis, Stored
@@ -150,19 +152,13 @@ def _spline_pieces(degree: int) -> Tensor:
 def _spline_rows(jet: Jet, h: float, degree: int) -> Tensor:
     """Coefficients that interpolate R at the knots and its first (degree - 1) / 2 derivatives at both ends."""
     n = jet.f.shape[0] - 1
-    pieces = _spline_pieces(degree)
-    system = torch.zeros((n + degree, n + degree), dtype=torch.float64)
-    for i in range(n + 1):
-        system[i, i : i + degree] = pieces[:degree, 0]
-    right_hand = [jet.f]
-    at_end = torch.arange(degree + 1, dtype=torch.float64)
-    for order in range(1, (degree + 1) // 2):
-        row = n + 1 + 2 * (order - 1)
-        falling = torch.ones(degree + 1, dtype=torch.float64)
-        for k in range(order):
-            falling *= at_end - k
-        system[row, : degree + 1] = pieces[:, order] * factorial(order)
-        system[row + 1, n - 1 :] = pieces @ falling
-        derivative = (jet.d1, jet.d2)[order - 1] * h**order
-        right_hand.append(derivative[[0, -1]])
-    return torch.linalg.solve(system, torch.cat(right_hand))
+    ends = [
+        [
+            (order, (jet.d1, jet.d2)[order - 1][end].numpy() * h**order)
+            for order in range(1, (degree + 1) // 2)
+        ]
+        for end in (0, -1)
+    ]
+    knots = np.arange(-degree, n + degree + 1, dtype=np.float64)  # uniform beyond the ends too
+    x = np.arange(n + 1, dtype=np.float64)
+    return torch.from_numpy(make_interp_spline(x, jet.f.numpy(), degree, t=knots, bc_type=ends).c)

@@ -22,6 +22,7 @@ def _made_once(tmp_path_factory, request):
     is_worker = hasattr(request.config, "workerinput")
     once.share((base.parent if is_worker else base) / "once")
     once.remember_sources()
+    once.remember_couplings()
     with pytest.MonkeyPatch.context() as patch:
         once.read_networks_once(patch)
         yield

@@ -103,3 +103,18 @@ def remember_sources() -> None:
         return list(lines), start
 
     inspect.getsourcelines = getsourcelines
+
+
+def remember_couplings() -> None:
+    """Keep mace-torch's couplings U, a quarter of the time of a network: each network of the same irreps gets a copy."""
+    with _mace() as mace:
+        module = mace.modules.symmetric_contraction
+    find, kept = module.U_matrix_real, {}
+
+    def U_matrix_real(**arguments):  # noqa: N802 (mace-torch's)
+        key = repr(sorted(arguments.items()))
+        if key not in kept:
+            kept[key] = find(**arguments)
+        return [*kept[key][:-1], kept[key][-1].clone()]
+
+    module.U_matrix_real = U_matrix_real

@@ -108,6 +108,12 @@ def test_a_quick_look_leaves_out_what_takes_runs_of_its_own_and_what_the_structu
     assert {"energy_drift", "gradient", "shadow"} <= set(case.observables)
 
 
+def test_a_quick_nvt_names_no_observables_so_that_its_report_says_what_a_molecule_does_not_have(
+    tmp_path, morse
+):
+    assert plan_case(tmp_path, "nvt", *morse, "--quick").observables == ()
+
+
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=str)
 def test_a_quick_look_says_that_it_concludes_little(tmp_path, morse, monkeypatch, capsys, options):
     report = SimpleNamespace(

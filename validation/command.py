@@ -164,7 +164,7 @@ def _read_case(source: str, given: dict, quick: bool):
     timestep_fs = given.get("timestep_fs") or read_case(source, **given).timestep_fs
     length_ps = max(QUICK["length_ps"], MIN_STEPS * timestep_fs / 1000)
     case = read_case(source, **{**QUICK, "length_ps": length_ps, **given})
-    if case.observables:
+    if case.observables or not set(QUICK_WITHOUT) & set(case.chosen_observables):
         return case
     periodic = find_structure(case.structure, case.reference, case.repeat).atoms.pbc
     measurable = find_measurable(case.chosen_observables, periodic)
