@@ -3,7 +3,7 @@
     python examples/engine_agreement.py --output engines [--model FILE.pt] [--cases nve nvt npt stability] [--write docs]
 
 Each case is run as `mdplugin validate` would run the artifact, in either engine, 3 replicas each; what LAMMPS's runs
-give is judged against what ASE's give, as a candidate is against float64. Half an hour on two cores with the defaults; give
+give is judged against what ASE's give, as a candidate is against float64. Half an hour on two cores; give
 the same command again after an interruption. --write keeps the result in docs/policies/ and fills docs/validation.md.
 """
 
@@ -31,7 +31,8 @@ from mdplugin.validation.study import count_jobs, evaluate_frames, load_replicas
 from mdplugin.validation.verdict import Findings, format_estimate, judge
 from mdplugin.validation.workspace import MODELS, prepare, read_prepared
 
-CASES = ("nve", "nvt", "npt", "stability")
+# of the runs, at least those of `mdplugin validate all`, whose directories can be taken up; nvt long enough for diffusion
+LENGTHS_PS = {"nve": 2.0, "nvt": 6.0, "npt": 3.0, "stability": 0.8}
 
 
 def measure(case: Case, directory: Path) -> Measurement:
@@ -57,7 +58,9 @@ def list_wanted(case: Case) -> tuple[str, ...]:
 def compare(name: str, model: Path, reference: str, directory: Path) -> list[dict]:
     """One row for each observable of a case."""
     cases = {
-        engine: read_case(name, models=[str(model)], reference=reference, engine=engine)
+        engine: read_case(
+            name, models=[str(model)], reference=reference, engine=engine, length_ps=LENGTHS_PS[name]
+        )
         for engine in ("ase", "lammps")
     }
     ase, lammps = (measure(case, directory / name / engine) for engine, case in cases.items())
@@ -95,7 +98,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("engines"))
     parser.add_argument("--model", type=Path, help="artifact (default: the bundled water in fp32)")
     parser.add_argument("--reference", default="water", help="its checkpoint")
-    parser.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--cases", nargs="*", default=list(LENGTHS_PS), choices=list(LENGTHS_PS))
     parser.add_argument("--write", type=Path, metavar="DOCS", help="publish what is there in this docs/")
     arguments = parser.parse_args()
     directory = arguments.output
