@@ -11,10 +11,12 @@ parameters alone leave the energy smooth and equivariant, and forces its exact g
 import difflib
 from dataclasses import astuple, dataclass
 from functools import cached_property
-
-import torch
+from typing import TYPE_CHECKING
 
 from mdplugin.errors import PrecisionError
+
+if TYPE_CHECKING:  # imported where it is needed: a verb that only names policies starts without its seconds
+    import torch
 
 
 @dataclass(frozen=True)
@@ -275,8 +277,10 @@ class Precision:
         return {"fp64": "float64", "fp32": "float32"}[self.base]
 
     @cached_property
-    def dtype(self) -> torch.dtype:
+    def dtype(self) -> "torch.dtype":
         """The torch type of `compute`."""
+        import torch
+
         return getattr(torch, self.compute)
 
 

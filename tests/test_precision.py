@@ -1,6 +1,8 @@
 """A policy is a value with one spelling: it round-trips, and what it cannot be is refused with the legal list."""
 
 import itertools
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -206,3 +208,12 @@ def test_low_precision_never_falls_back(tmp_path):
             assert "as w8: low precision takes the native engine, which has no" in str(error.value)
             assert str(error.value).endswith("try --precision fp32")
     assert not (tmp_path / "a.pt").exists()
+
+
+@pytest.mark.parametrize(
+    "code", ["from mdplugin import cli; cli.build_parser()", "import mdplugin.validation.workspace"]
+)
+def test_what_only_names_policies_starts_without_torch(code):
+    """`mdplugin --help`, and each of a validation's runs in LAMMPS, which loads torch's libraries itself."""
+    check = f"import sys; {code}; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-P", "-c", check], check=True)
