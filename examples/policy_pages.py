@@ -1,8 +1,7 @@
 """Results of examples/policy_tables.py -> the tables between markers in docs/.
 
 `<!-- policies:water -->` is what policies cost on a potential's test frames and in its NVE runs; `<!-- dynamics:water -->`
-what its runs of all ensembles found; `<!-- rdf:water -->` g_OO beside DFT's; `<!-- engines:water -->` LAMMPS beside ASE;
-`<!-- summary:water -->` errors and drift beside the speed that `make bench-policies` measured.
+what its runs of all ensembles found; `<!-- rdf:water -->` g_OO beside DFT's; `<!-- engines:water -->` LAMMPS beside ASE.
 """
 
 import functools
@@ -15,7 +14,6 @@ from policy_bounds import write_bounds
 from policy_rdf import NOT_RUN, read_band, write_rdf
 
 from mdplugin.bench.blocks import fill_blocks
-from mdplugin.bench.results import MDPLUGIN, read_results
 from mdplugin.bench.table import NOTHING, format_number, format_table
 from mdplugin.smoothness import RESOLVED
 from mdplugin.validation.comparison import Outcome
@@ -54,7 +52,6 @@ def fill_pages(kept: Path, pages: Sequence[Path]) -> None:
     writers = {
         "policies": write_errors,
         "dynamics": write_dynamics,
-        "summary": write_summary,
         "rdf": write_rdf,
         "engines": write_engines,
     }
@@ -164,35 +161,6 @@ def read_times(path: Path) -> dict[str, float]:
     if not path.is_file():
         return {}
     return {row["label"]: row["ms_per_frame"] for row in json.loads(path.read_text())["compare"]["rows"][1:]}
-
-
-def write_summary(kept: Path, potential: str) -> str:
-    """Speed, error, drift and verdict of every policy that was run, fastest first."""
-    path, reports = kept / f"{potential}.json", read_reports(kept, potential, "nve")
-    if not path.is_file() or not reports:
-        return "*Not measured.*"
-    speeds = read_speeds(kept.parent / "benchmarks" / "policies.json")
-    rows = []
-    for row in json.loads(path.read_text())["compare"]["rows"][1:]:
-        tests, outcome = find_verdict(reports, potential, row["label"])
-        if tests:
-            error = row["float64"]["force_rmse_meV_per_A"]
-            drift, speed = format_estimate(tests["energy_drift"].candidate), speeds.get(row["precision"])
-            policy = name_policy(row["label"], row["precision"])
-            rows.append((speed, [policy, format_number(speed), format_number(error), drift, outcome]))
-    header = ["policy", "speed on medium, fp32 = 1", "force error, meV/Å", "drift, meV/atom/ps", "verdict"]
-    rows.sort(key=lambda each: -(each[0] or 0))
-    foot = [f"{_describe_runs(name, each)} {each.provenance['cpu']}." for name, each in reports.items()]
-    return f"{format_table(header, [cells for _, cells in rows])}\n\n{' '.join(foot)}"
-
-
-def read_speeds(path: Path) -> dict[str, float]:
-    """Policy -> how many times faster than fp32 it is, one thread, of a results file of `mdplugin bench`."""
-    (case,) = read_results(path).cases
-    base = case.find(MDPLUGIN, precision="fp32")
-    return {
-        each.precision: base.seconds / each.seconds for each in case.contenders if each.program == MDPLUGIN
-    }
 
 
 def _numbers(reports: dict, potential: str, label: str | None) -> list[str]:

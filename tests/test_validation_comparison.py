@@ -295,6 +295,17 @@ def test_counts_of_one_rate_fail_no_more_often_than_stated():
         assert alarms <= stats.binom.ppf(0.9995, trials, LIMITS["false_alarm"].value)
 
 
+def test_counts_of_a_rate_at_the_limit_pass_no_more_often_than_stated():
+    rng, trials, more = np.random.default_rng(0), 2000, LIMITS[find_criterion("bonds").limit].value
+    for rate in (0.0, 0.3, 2.0, 20.0):
+        passes = 0
+        for counts in zip(rng.poisson(rate + more, (trials, 3)), rng.poisson(rate, (trials, 3)), strict=True):
+            mine, theirs = ([Estimate(float(count)) for count in side] for side in counts)
+            passes += compare_observable("bonds", mine, theirs, LIMITS).p_pass < LIMITS["false_pass"].value
+        assert passes <= stats.binom.ppf(0.9995, trials, LIMITS["false_pass"].value)
+    assert passes > 0.02 * trials  # where there is much to count it is not far from that
+
+
 def test_the_error_of_the_reference_counts_in_a_relative_limit():
     """A true ratio at the limit passes at the level that is stated, though the limit is measured too."""
     rng, trials = np.random.default_rng(0), 1500

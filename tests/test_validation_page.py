@@ -12,7 +12,8 @@ import pytest
 import mdplugin.validation
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-PAGE = Path(__file__).parents[1] / "docs" / "policies" / "water-192-nve.html"
+POLICIES = Path(__file__).parents[1] / "docs" / "policies"
+PAGES = ("water-192-nve", "water-192-nvt")
 TEMPLATE = Path(mdplugin.validation.__file__).parent / "page.html.j2"
 WIDTHS = (1280, 400)  # px
 SMALLEST_PX = 12
@@ -26,6 +27,7 @@ _WRAPPER = """<!doctype html>
 addEventListener("load", () => {{
   const found = [...document.querySelectorAll("iframe")].map(frame => {{
     const page = frame.contentDocument;
+    page.querySelectorAll("details").forEach(each => {{ each.open = true; }});
     const texts = [...page.body.querySelectorAll("*")].filter(each => each.innerText && each.innerText.trim());
     const sizes = texts.map(each => parseFloat(frame.contentWindow.getComputedStyle(each).fontSize));
     const root = page.documentElement;
@@ -60,9 +62,11 @@ def show(page, directory):
     return json.loads(found), [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
-def test_a_report_is_read_on_a_screen_and_on_a_telephone(tmp_path):
+@pytest.mark.parametrize("name", PAGES)
+def test_a_report_is_read_on_a_screen_and_on_a_telephone(tmp_path, name):
     style = re.compile(r"<style>.*?</style>", re.DOTALL)
-    page = style.sub(style.search(TEMPLATE.read_text())[0], PAGE.read_text(), count=1)  # as it is now
+    page = (POLICIES / f"{name}.html").read_text()
+    page = style.sub(style.search(TEMPLATE.read_text())[0], page, count=1)  # as it is now
     found, console = show(page, tmp_path)
     assert console == []  # it has no script: whatever stands there is an error
     for width, each in zip(WIDTHS, found, strict=True):
@@ -76,7 +80,8 @@ def test_a_report_is_read_on_a_screen_and_on_a_telephone(tmp_path):
 def test_a_page_with_faults_is_found_out(tmp_path):
     faults = """<div style="width: 2000px">wide</div><p style="font-size: 5px">tiny</p>
     <script>console.error("planted")</script>"""
-    found, console = show(PAGE.read_text().replace("</body>", f"{faults}</body>"), tmp_path)
+    page = (POLICIES / f"{PAGES[0]}.html").read_text()
+    found, console = show(page.replace("</body>", f"{faults}</body>"), tmp_path)
     assert len(console) == len(WIDTHS) and all("planted" in line for line in console)
     for each in found:
         assert each["scrolls"] > each["width"] and each["smallest"] < SMALLEST_PX

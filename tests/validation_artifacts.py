@@ -49,7 +49,7 @@ class Morse(torch.nn.Module):
         return energy, force
 
 
-def save_morse(path: Path, precision="fp64", break_at=-1, spoiled=1.0, rest=3.0) -> Path:
+def save_morse(path: Path, precision="fp64", break_at=-1, spoiled=1.0, rest=3.0, source="0") -> Path:
     """Write the potential for Ar and Ne (one species to it) as an artifact."""
     from mdplugin.artifact import save
 
@@ -67,7 +67,7 @@ def save_morse(path: Path, precision="fp64", break_at=-1, spoiled=1.0, rest=3.0)
         e0s_eV=(0.0, 0.0),
         masses_amu=(20.18, 39.95),
         torch_version=torch.__version__,
-        source={"name": "morse", "sha256": "0"},
+        source={"name": "morse", "sha256": source},
     )
     save(torch.jit.script(Morse(break_at, spoiled, rest).eval()), manifest, path)
     return path

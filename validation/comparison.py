@@ -284,16 +284,17 @@ def _count_p_values(
 ) -> tuple[float, float]:
     """(p_fail, p_pass) of counts of rare events, whose scatter in a few runs says nothing.
 
-    The candidate's count is held against a Poisson variable of the reference's rate and `allowed` more per run. To
-    fail, the reference's rate is as uncertain as its own count makes it: gamma-distributed (Jeffreys' prior), which
-    makes its part of the candidate's count negative binomial.
+    The candidate's count is held against a Poisson variable of the reference's rate and `allowed` more per run. The
+    reference's rate is as uncertain as its own count makes it: gamma-distributed (Jeffreys' prior), which makes its part
+    of the candidate's count negative binomial.
     """
     n = len(candidate)
     mine, theirs = (round(sum(each.value for each in side)) for side in (candidate, reference))
-    fewer = np.arange(mine)
-    of_background = stats.nbinom.pmf(fewer, theirs + 0.5, 0.5)
-    p_fail = 1 - of_background.sum() + of_background @ special.pdtrc(mine - 1 - fewer, n * allowed)
-    return max(0.0, float(p_fail)), float(special.pdtr(mine, theirs + n * allowed))
+    of_background = np.arange(mine + 1)
+    weights = stats.nbinom.pmf(of_background, theirs + 0.5, 0.5)
+    at_most = weights @ special.pdtr(mine - of_background, n * allowed)
+    fewer = weights[:-1] @ special.pdtr(mine - 1 - of_background[:-1], n * allowed)
+    return max(0.0, float(1 - fewer)), float(at_most)
 
 
 def judge_tests(tests: Sequence[Test], limits: dict[str, Limit]) -> tuple[Test, ...]:

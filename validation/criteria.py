@@ -51,7 +51,7 @@ CRITERIA = {
         Kind.DIFFERENCE, _DRIFT, "drift of the conserved energy", "meV/atom/ps", by_each_run=True
     ),
     "drift_ratio": Criterion(
-        Kind.BOUND, "drift_ratio", "drift against thermal fluctuation", by_each_run=True
+        Kind.DEVIATION, "drift_ratio", "drift against thermal fluctuation", by_each_run=True
     ),
     "energy_fluctuation": Criterion(
         Kind.RATIO, "fluctuation_factor", "fluctuation of the total energy", "meV/atom",

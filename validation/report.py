@@ -292,6 +292,7 @@ def _read_findings(content: dict) -> Findings:
         failures=tuple(content["failures"]),
         replicas=content["replicas"],
         notes=tuple(content.get("notes", ())),
+        foreign=content.get("foreign", ""),
     )
 
 

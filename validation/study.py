@@ -177,8 +177,8 @@ def _gather_findings(
             *(f"float64, {note}" for note in reference.notes),
             *unjudged,
             *_note_left_out(case, wanted),
-            *_note_origin(potentials[label], potentials[REFERENCE]),
         ),
+        foreign=describe_origin(potentials[label], potentials[REFERENCE]),
     )
 
 
@@ -188,13 +188,15 @@ def _note_left_out(case: Case, wanted: tuple[str, ...]) -> tuple[str, ...]:
     return (f"without periods in three directions there is no {', '.join(left_out)}",) if left_out else ()
 
 
-def _note_origin(candidate: Potential, reference: Potential) -> tuple[str, ...]:
-    """Says so if the two are not of one checkpoint: then rounding is not all that is judged."""
+def describe_origin(candidate: Potential, reference: Potential) -> str:
+    """Says so if the two are not of one checkpoint: then rounding is not what differs."""
     sources = [each.source for each in (candidate, reference)]
     if None in sources or sources[0]["sha256"] == sources[1]["sha256"]:
-        return ()
+        return ""
     names = [f"{source['name']} ({source['sha256'][:16]})" for source in sources]
-    return (f"it was exported from {names[0]}, the reference from {names[1]}: not rounding alone is judged",)
+    return (
+        f"it was exported from {names[0]}, the reference from {names[1]}: give the checkpoint that it is of"
+    )
 
 
 # observable of a case -> what it is judged by, where that has another name

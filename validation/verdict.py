@@ -20,7 +20,7 @@ from mdplugin.validation.limits import Limit
 from mdplugin.validation.statistics import Estimate, combine_replicas, scale
 
 P_VALUE = "kinetic_p_value"
-COMPLETED = "completed"
+COMPLETED, ORIGIN = "completed", "origin"
 MAX_DECIMALS = 7  # smaller errors have an exponent
 MAX_NAMED = 3  # undecided tests in the sentence; the table has them all
 
@@ -35,6 +35,7 @@ class Findings:
         failures: the candidate's replicas that broke off, in words.
         replicas: how many were run.
         notes: what else is worth telling of the candidate's replicas, in words.
+        foreign: that it is of another checkpoint than the reference, in words, or nothing.
     """
 
     label: str
@@ -43,6 +44,7 @@ class Findings:
     failures: tuple[str, ...]
     replicas: int
     notes: tuple[str, ...] = ()
+    foreign: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,17 @@ class Verdict:
 
 def judge(findings: Findings, limits: dict[str, Limit]) -> Verdict:
     """The verdict on a candidate."""
-    tests = [_test_completion(findings)]
+    tests = [
+        _test_fact(
+            COMPLETED,
+            "runs that broke off",
+            len(findings.failures),
+            "every run ends; energies stay finite and the temperature below explosion_K",
+        )
+    ]
+    if findings.foreign:
+        reason = "what differs from the reference's checkpoint is not rounding, however close it comes"
+        tests.append(_test_fact(ORIGIN, "of another checkpoint than the reference", 1, reason))
     for name in sorted(findings.candidate, key=_rank):
         if name == P_VALUE:
             tests.append(_test_distribution(findings, limits))
@@ -76,22 +88,22 @@ def _rank(name: str) -> tuple[int, str]:
     return order.index(name.partition(" ")[0]), name
 
 
-def _test_completion(findings: Findings) -> Test:
-    broken = len(findings.failures)
+def _test_fact(observable: str, title: str, count: int, reason: str) -> Test:
+    """What is known without an error: none of it passes, any fails."""
     return Test(
-        observable=COMPLETED,
-        title="runs that broke off",
+        observable=observable,
+        title=title,
         unit="",
-        candidate=Estimate(float(broken)),
+        candidate=Estimate(float(count)),
         reference=None,
-        difference=Estimate(float(broken)),
+        difference=Estimate(float(count)),
         allowed=0.0,
         limit=0.0,
-        reason="every run ends; energies stay finite and the temperature below explosion_K",
+        reason=reason,
         sigma=math.nan,
         effect=math.nan,
-        p_fail=0.0 if broken else 1.0,
-        p_pass=1.0 if broken else 0.0,
+        p_fail=0.0 if count else 1.0,
+        p_pass=1.0 if count else 0.0,
     )
 
 
@@ -170,7 +182,7 @@ def _is_beyond(estimate: Estimate, limit: float, target: float, level: float) ->
 # what the reference is judged by -> how it is said, from (estimate, limit, case)
 _BLAMED = {
     "drift_ratio": lambda found, limit, case: (
-        f"drifts by {found.value:.3g} times what its kinetic energy fluctuates, allowed {limit:g}"
+        f"drifts by {abs(found.value):.3g} times what its kinetic energy fluctuates, allowed {limit:g}"
     ),
     "energy_drift": lambda found, limit, case: (
         f"drifts by {format_estimate(found)} meV/atom/ps, allowed {limit:g}"
@@ -213,12 +225,7 @@ def _blame(what: str) -> CaseError:
 def _summarise(findings: Findings, outcome: Outcome, tests: tuple[Test, ...]) -> str:
     concerned = [test for test in tests if test.outcome is outcome]
     if outcome is Outcome.FAIL:
-        return "fail: " + "; ".join(
-            f"replicas broke off: {len(findings.failures)} of {findings.replicas} ({findings.failures[0]})"
-            if test.observable == COMPLETED
-            else describe_failure(test)
-            for test in concerned
-        )
+        return "fail: " + "; ".join(_describe_failure(findings, test) for test in concerned)
     decided = len(tests) - len(concerned)
     if outcome is Outcome.INCONCLUSIVE:
         wanting = "; ".join(f"{test.title}: {test.advice}" for test in concerned[:MAX_NAMED])
@@ -233,8 +240,12 @@ def _summarise(findings: Findings, outcome: Outcome, tests: tuple[Test, ...]) ->
     return f"pass: within the stated limits of float64 in all {len(tests)} tests{numbers}"
 
 
-def describe_failure(test: Test) -> str:
+def _describe_failure(findings: Findings, test: Test) -> str:
     """A failed test in words."""
+    if test.observable == COMPLETED:
+        return f"replicas broke off: {len(findings.failures)} of {findings.replicas} ({findings.failures[0]})"
+    if test.observable == ORIGIN:
+        return findings.foreign
     unit = f" {test.unit}" if test.unit else ""
     against = f", float64 {format_estimate(test.reference)}" if test.reference else ""
     return f"{test.title} is {format_estimate(test.candidate)}{unit}{against}, allowed {format_limit(test)}"
