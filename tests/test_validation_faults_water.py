@@ -13,6 +13,7 @@ from mdplugin import MACEQuantCalculator
 from mdplugin.validation.case import Case
 from mdplugin.validation.observables.topology import find_topology
 from mdplugin.validation.potential import Potential
+from mdplugin.validation.runner_ase import AseEngine
 from mdplugin.validation.study import compare_potentials
 from mdplugin.validation.systems import find_structure
 
@@ -59,12 +60,12 @@ def shorten_cutoff(artifact):
     )
 
 
-def judge_water(artifacts, directory, makers, **settings):
+def judge_water(artifacts, directory, makers, ensemble="nve", **settings):
     """Verdicts by label on calculators of the hexamer, which share the runs of the float64 artifact."""
     structure = find_structure("water-hexamer", "water")
     case = Case(
-        "nve", tuple(f"{label}.pt" for label in makers), "water", "ase", structure="water-hexamer",
-        length_ps=0.13, equilibration_ps=0.05, frame_fs=3.0, **settings,
+        ensemble, tuple(f"{label}.pt" for label in makers), "water", "ase", structure="water-hexamer",
+        **{"length_ps": 0.13, "equilibration_ps": 0.05, "frame_fs": 3.0, **settings},
     )  # fmt: skip
     potentials = {label: Made(label, make=make) for label, make in makers.items()}
     potentials["reference"] = Potential("reference", path=artifacts["water", "fp64"], threads=1)
@@ -110,3 +111,24 @@ def test_forces_times_1_001_are_no_gradient_and_noise_of_1_and_5_mev_is_not_reve
     assert failed(verdicts["scaled"]) == {"gradient"}
     # of 1 and 5 meV/Å in each step, which the limit of the force error allows, what is run back is not
     assert failed(verdicts["noise-1"]) == failed(verdicts["noise-5"]) == {"reversal"}
+
+
+def test_a_wrong_timestep_and_a_wrong_mass_shift_the_spectrum(artifacts, tmp_path, monkeypatch):
+    """Of one artifact, fp32, whose forces are right; a step longer by 5 % shifts bands by 5 %, deuterium by 27 %."""
+    make_dynamics = AseEngine._make_dynamics
+
+    def make_wrong(engine, atoms, segment, barostat):
+        if segment.potential == "heavy":
+            atoms.set_masses([2.014 if number == 1 else 15.999 for number in atoms.numbers])
+        dynamics = make_dynamics(engine, atoms, segment, barostat)
+        dynamics.dt *= 1.05 if segment.potential == "slow" else 1
+        return dynamics
+
+    monkeypatch.setattr(AseEngine, "_make_dynamics", make_wrong)
+    artifact = mdplugin.load(artifacts["water", "fp32"])
+    makers = {label: lambda: MACEQuantCalculator(artifact, threads=1) for label in ("slow", "heavy")}
+    observables = ("temperature", "vdos", "shadow")
+    verdicts = judge_water(
+        artifacts, tmp_path, makers, "nvt", length_ps=0.3, replicas=4, observables=observables
+    )
+    assert failed(verdicts["slow"]) == {"vdos_shift"} <= failed(verdicts["heavy"])
