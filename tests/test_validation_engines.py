@@ -395,7 +395,6 @@ def test_an_artifact_of_another_checkpoint_fails_however_close_it_comes(tmp_path
     failed = [test.observable for test in verdict.tests if test.outcome == "fail"]
     assert failed == ([] if source == "0" else ["origin"])
     if failed:
-        assert verdict.sentence.startswith(
-            "fail: it was exported from morse (1), the reference from morse (0)"
-        )
+        origins = "it was exported from morse (1), the reference from morse (0)"
+        assert verdict.sentence.startswith(f"fail: {origins}")
     assert read_report(tmp_path / "case" / "report.json").verdicts == (verdict,)

@@ -290,11 +290,13 @@ def _count_p_values(
     """
     n = len(candidate)
     mine, theirs = (round(sum(each.value for each in side)) for side in (candidate, reference))
-    of_background = np.arange(mine + 1)
-    weights = stats.nbinom.pmf(of_background, theirs + 0.5, 0.5)
-    at_most = weights @ special.pdtr(mine - of_background, n * allowed)
-    fewer = weights[:-1] @ special.pdtr(mine - 1 - of_background[:-1], n * allowed)
-    return max(0.0, float(1 - fewer)), float(at_most)
+
+    def p_at_most(count: int) -> float:
+        of_background = np.arange(count + 1)
+        weights = stats.nbinom.pmf(of_background, theirs + 0.5, 0.5)
+        return float(weights @ special.pdtr(count - of_background, n * allowed))
+
+    return max(0.0, 1 - p_at_most(mine - 1)), p_at_most(mine)
 
 
 def judge_tests(tests: Sequence[Test], limits: dict[str, Limit]) -> tuple[Test, ...]:

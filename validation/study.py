@@ -178,7 +178,7 @@ def _gather_findings(
             *unjudged,
             *_note_left_out(case, wanted),
         ),
-        foreign=describe_origin(potentials[label], potentials[REFERENCE]),
+        foreign=_describe_origin(potentials[label], potentials[REFERENCE]),
     )
 
 
@@ -188,7 +188,7 @@ def _note_left_out(case: Case, wanted: tuple[str, ...]) -> tuple[str, ...]:
     return (f"without periods in three directions there is no {', '.join(left_out)}",) if left_out else ()
 
 
-def describe_origin(candidate: Potential, reference: Potential) -> str:
+def _describe_origin(candidate: Potential, reference: Potential) -> str:
     """Says so if the two are not of one checkpoint: then rounding is not what differs."""
     sources = [each.source for each in (candidate, reference)]
     if None in sources or sources[0]["sha256"] == sources[1]["sha256"]:
