@@ -306,7 +306,7 @@ def test_every_ensemble_is_run_and_judged_in_lammps(tmp_path, ensemble):
             "force_rmse",
         },
         "npt": {"density", "pressure", "volume_fluctuation", "temperature"},
-        "stability": {"bonds", "minimum_distance", "completed"},
+        "stability": {"peak_temperature", "bonds", "minimum_distance", "completed"},
     }
     assert wanted[ensemble] <= judged
 

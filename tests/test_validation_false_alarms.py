@@ -32,7 +32,7 @@ CASES = {
     ),
     "stability": Case(
         "stability", ("candidate.pt",), "x", "ase", temperature_K=1500, length_ps=0.4, equilibration_ps=0.1,
-        observables=("bonds", "minimum_distance"),
+        observables=("peak_temperature", "bonds", "minimum_distance"),
     ),
 }  # fmt: skip
 

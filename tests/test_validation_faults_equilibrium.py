@@ -1,12 +1,21 @@
 """Faults that a thermostat or a barostat brings to equilibrium: each fails by the observable that is meant for it."""
 
 import ase.io
+import numpy as np
 import pytest
 from ase import units
 from ase.md.nvtberendsen import NVTBerendsen
 from test_validation_faults import failed, judge_argon, outcomes
 from validation_artifacts import crystal, save_morse
-from validation_toys import Argon, Faulty, MorseMolecules, add_friction, argon_box, row_of_hydrogen
+from validation_toys import (
+    Argon,
+    Faulty,
+    MorseMolecules,
+    add_friction,
+    argon_box,
+    kick_every,
+    row_of_hydrogen,
+)
 
 from mdplugin.errors import CaseError
 from mdplugin.validation.case import Case
@@ -119,6 +128,16 @@ def test_a_reference_that_falls_apart_is_the_cases_fault(tmp_path):
     potentials = {name: Potential(name, MorseMolecules(depth=0.1)) for name in ("candidate", "reference")}
     with pytest.raises(CaseError, match=r"reference itself does not hold together: .* % of the bonds"):
         compare_potentials(case, Structure(tmp_path / "hydrogen.xyz", atoms), potentials, tmp_path)
+
+
+def test_a_burst_of_heat_that_the_thermostat_takes_up_fails_by_the_highest_temperature(box, tmp_path):
+    # a force f during one step of dt adds (f dt)^2 / 2m to each component of a momentum, here k 900 K / 2
+    kick = np.sqrt(units.kB * 900 * 39.948) / (8.0 * units.fs)
+    report = judge_argon(
+        box, tmp_path, Faulty(Argon(), kick_every(500, kick)), ensemble="stability",
+        observables=["peak_temperature", "bonds"],
+    )  # fmt: skip
+    assert failed(report) == {"peak_temperature"}
 
 
 def test_a_softer_core_fails_by_the_smallest_distance(box, tmp_path):

@@ -153,6 +153,41 @@ def test_the_distance_of_two_profiles_is_their_rms_difference():
     assert abs(squares.mean() - 0.25) <= 4 * squares.std() / np.sqrt(len(squares))
 
 
+def count_decided(true_distance, limit, noise, n_trials=400):
+    """(passes at 5 %, fails at 1 %) of three runs against three that differ by `true_distance`.
+
+    Noise is one slow mode, as of g(r), in which peak and minimum move together, and little else; the difference is
+    along it.
+    """
+    rng = np.random.default_rng(5)
+    mode = np.sqrt(2) * np.sin(np.linspace(0, 4 * np.pi, 80, endpoint=False))
+
+    def draw(shift):
+        slow, fast = rng.normal(size=(3, 1)), rng.normal(size=(3, 80))
+        return 1 + shift * mode + noise * (0.9 * slow * mode + 0.4 * fast)
+
+    passes = fails = 0
+    for _ in range(n_trials):
+        distance = estimate_distance(draw(true_distance), draw(0.0))
+        sigmas = (distance.value - limit) / distance.error
+        passes += sigmas < stats.t.ppf(0.05, distance.dof)
+        fails += sigmas > stats.t.isf(0.01, distance.dof)
+    return passes, fails
+
+
+@pytest.mark.parametrize("noise", (0.003, 0.01, 0.03))
+def test_of_profiles_at_the_limit_few_pass_and_fewer_fail(noise):
+    passes, fails = count_decided(0.03, 0.03, noise)
+    # 5 and 1 % where errors are small; up to 8 % pass where they are as large as the distance (profiles.py)
+    assert passes <= stats.binom.ppf(0.9995, 400, 0.08)
+    assert fails <= stats.binom.ppf(0.9995, 400, 0.013)
+
+
+def test_profiles_that_are_clearly_apart_or_together_are_decided():
+    assert count_decided(0.06, 0.03, 0.006)[1] >= 380
+    assert count_decided(0.0, 0.03, 0.006)[0] >= 380
+
+
 def make_kinetic(temperature_K, n, rho, seed, atoms=30):
     """Kinetic energies of canonical momenta that decay by rho from sample to sample."""
     freedom = 3 * atoms - 3

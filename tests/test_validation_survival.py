@@ -158,9 +158,13 @@ def test_a_validation_that_is_killed_leaves_no_orphans_and_goes_on_bit_for_bit(t
     assert read_report(interrupted / "report.json").findings == read_report(whole / "report.json").findings
 
 
-@pytest.mark.parametrize("engine", ["ase", "lammps"])
-def test_a_segment_that_was_cut_off_is_done_again_bit_for_bit(tmp_path, engine):
-    path = write_case(tmp_path, engine)
+@pytest.mark.parametrize(
+    ("engine", "changes"),
+    [("ase", {}), ("ase", {"threads": 2}), ("lammps", {}), ("lammps", {"ranks": 2, "threads": 2})],
+    ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else value,
+)
+def test_a_segment_that_was_cut_off_is_done_again_bit_for_bit(tmp_path, engine, changes):
+    path = write_case(tmp_path, engine, **changes)
     output = tmp_path / "report"
     case = read_case_of(path)
     prepare(case, output)

@@ -153,6 +153,17 @@ def add_friction(per_ps):
     return spoil
 
 
+def kick_every(n_calls, eV_per_A):
+    """In one of so many steps a force of this size on every component: a burst of heat."""
+    rng = np.random.default_rng(0)
+
+    def spoil(results, atoms, call):
+        if call % n_calls == n_calls - 1:
+            results["forces"] += eV_per_A * rng.choice([-1.0, 1.0], size=results["forces"].shape)
+
+    return spoil
+
+
 def break_at(call_to_break):
     """NaN from one call on."""
 

@@ -41,7 +41,7 @@ OBSERVABLES = {
         "shadow",
     ),
     "npt": ("temperature", "density", "pressure", "volume_fluctuation", "rdf", "shadow"),
-    "stability": ("bonds", "minimum_distance", "shadow"),
+    "stability": ("peak_temperature", "bonds", "minimum_distance", "shadow"),
 }  # fmt: skip
 
 
@@ -50,7 +50,7 @@ class Case:
     """Artifacts against their float64 reference in one ensemble. A YAML case has these names as keys.
 
     Attributes:
-        ensemble: "nve", "nvt", "npt", or "stability" (nvt, usually hot; only survival is judged).
+        ensemble: "nve", "nvt", "npt", or "stability" (nvt, usually hot: does it hold together?).
         models: artifacts to judge.
         reference: `.model` of mace-torch, name of a bundled potential, or an artifact of precision fp64.
         engine: "ase" or "lammps".

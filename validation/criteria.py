@@ -81,6 +81,7 @@ CRITERIA = {
     "kinetic_distribution": Criterion(
         Kind.DEVIATION, "kinetic_variance", "variance of the kinetic energy over canonical", target=1.0
     ),
+    "peak_temperature": Criterion(Kind.RATIO, "peak_factor", "highest temperature of a run", "K", grows=False),
     "rdf": Criterion(Kind.BOUND, "rdf_rms", "g(r), rms distance from float64"),
     "rdf_peak_height": Criterion(Kind.RELATIVE, "rdf_peak_height", "g(r), first peak's height"),
     "rdf_peak_position": Criterion(Kind.DIFFERENCE, "rdf_peak_position_A", "g(r), first peak's position", "Å"),

@@ -170,6 +170,7 @@ def _measure_replica(
         "momentum": lambda: conservation.measure_momentum(main, atoms, temperature),
         "reversal": lambda: conservation.measure_reversal(replica.reversal),
         "temperature": lambda: scale(thermal.measure_temperature(main), 1 / temperature),
+        "peak_temperature": lambda: thermal.measure_peak_temperature(main),
         "kinetic_distribution": lambda: thermal.measure_kinetic_variance(main, temperature),
         "density": lambda: thermal.measure_density(main, float(atoms.get_masses().sum())),
         "pressure": lambda: thermal.measure_pressure(main),

@@ -101,9 +101,9 @@ def list_displacements(measurements: Mapping[str, Measurement]) -> Iterator[tupl
 def estimate_distance(first: np.ndarray, second: np.ndarray) -> Estimate:
     """Rms distance of two mean profiles, (n_runs, n_points) each, less what their noise contributes; UNKNOWN below 3 runs.
 
-    Below zero it is zero. With s the error of D^2 the error of D is s / max(D, sqrt(s)), which makes tests of D no more
-    liberal than tests of D^2, on either side of a limit: D - L > t s / D implies D^2 - L^2 > t s, and D + t s / D < L
-    implies D^2 + t s < L^2.
+    Below zero it is zero. With s the error of D^2 that of D is s / 2D to first order; where noise is as large as the
+    distance the first order ends, and D^2 = s has D = sqrt(s). With noise like that of g_OO in water, of 3 and 6 runs,
+    0.1 to 1.3 % of candidates at the limit fail at a level of 1 %, and 0.1 to 11 % of them pass at one of 5 %.
     """
     if len(first) < 3 or len(second) < 3:
         return UNKNOWN
@@ -114,7 +114,7 @@ def estimate_distance(first: np.ndarray, second: np.ndarray) -> Estimate:
         left_out = [_squared_distance(np.delete(side, index, axis=0), other) for index in range(n)]
         variance += (n - 1) * float(np.var(left_out))
     distance, spread = math.sqrt(max(square, 0.0)), math.sqrt(variance)
-    error = spread / max(distance, math.sqrt(spread)) if spread > 0 else 0.0
+    error = spread / max(2 * distance, math.sqrt(spread)) if spread > 0 else 0.0
     return Estimate(distance, error, len(first) + len(second) - 2)
 
 

@@ -13,6 +13,7 @@ from mdplugin.validation.statistics import (
     fit_slope_to_few,
     integrated_autocorrelation,
     scale,
+    take_one,
 )
 
 MAX_SAMPLES = 4096  # for the correlation time
@@ -23,6 +24,11 @@ AMU_PER_A3_IN_G_PER_CM3 = 1.66053906660
 def measure_temperature(series: Series) -> Estimate:
     """Mean kinetic temperature, K."""
     return estimate_mean(series.temperature_K)
+
+
+def measure_peak_temperature(series: Series) -> Estimate:
+    """Highest kinetic temperature of the run, K."""
+    return take_one(series.temperature_K.max())
 
 
 def measure_kinetic_variance(series: Series, temperature_K: float) -> Estimate:
