@@ -29,7 +29,7 @@ demo: setup
 
 # one process a core, each with one thread
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n $$(nproc) --dist loadfile --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n $$(nproc) --dist loadfile --no-loadscope-reorder --durations=10
 
 test-slow: setup
 	$(BIN)/pytest -m slow

@@ -73,11 +73,9 @@ def test_ethanol_artifact_equals_mace_torch_in_float64(
 SERVED = [
     "mace-no-shift",
     "one-layer",
-    "three-layers",
     "residual-residual",
     "foundation-0b",
-    "gaussian",
-    "float32",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("three-layers", "gaussian", "float32")),
 ]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import ase
 import numpy as np
+import pytest
 from ase.calculators.calculator import Calculator
 from validation_toys import Faulty, add_noise
 
@@ -113,6 +114,7 @@ def test_forces_times_1_001_are_no_gradient_and_noise_of_1_and_5_mev_is_not_reve
     assert failed(verdicts["noise-1"]) == failed(verdicts["noise-5"]) == {"reversal"}
 
 
+@pytest.mark.slow  # of a spring the fast tests show it (test_validation_faults.py)
 def test_a_wrong_timestep_and_a_wrong_mass_shift_the_spectrum(artifacts, tmp_path, monkeypatch):
     """Of one artifact, fp32, whose forces are right; a step longer by 5 % shifts bands by 5 %, deuterium by 27 %."""
     make_dynamics = AseEngine._make_dynamics

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from validation_artifacts import crystal, save_morse
+from validation_artifacts import crystal, execute_here, save_morse
 
+from mdplugin.validation import study
 from mdplugin.validation.case import REFERENCE, Case
 from mdplugin.validation.plan import EQUILIBRATION, plan_runs
 from mdplugin.validation.series import join_series, load_series
@@ -64,7 +65,8 @@ def test_trajectories_are_measured_from_the_common_start():
             assert all(s.is_measured for s in plan.segments if s.phase != EQUILIBRATION)
 
 
-def test_a_last_segment_too_short_for_the_resolution_adds_no_spectrum(tmp_path):
+def test_a_last_segment_too_short_for_the_resolution_adds_no_spectrum(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "execute_runs", execute_here)
     case = Case(
         "nvt", (str(save_morse(tmp_path / "a.pt")),), str(save_morse(tmp_path / "b.pt")), engine="ase",
         structure=str(tmp_path / "crystal.xyz"), timestep_fs=4.0, temperature_K=100, length_ps=2.4,

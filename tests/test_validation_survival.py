@@ -319,7 +319,7 @@ def test_a_rank_that_is_killed_is_no_verdict_and_the_run_goes_on(tmp_path, monke
     assert segments_of(output) == {}
 
 
-@pytest.mark.parametrize("engine", ["ase", "lammps"])
+@pytest.mark.parametrize("engine", [pytest.param("ase", marks=pytest.mark.slow), "lammps"])
 def test_a_planned_case_is_done_by_its_commands_in_any_order_and_collected(tmp_path, here, capsys, engine):
     path = write_case(tmp_path, engine, equilibration_ps=0.0, length_ps=1.1, checkpoint_ps=1.2)
     planned, direct = tmp_path / "planned", tmp_path / "direct"
