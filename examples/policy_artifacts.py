@@ -41,7 +41,7 @@ class Setting:
     policies: tuple[str, ...]
 
 
-_RUN = ("fp32", "w8a16-calibrated", "w8-calibrated", "w8", "w16", "bf16", "fp16", "w8a8-calibrated")
+_RUN = ("fp32", "w8a16-calibrated", "w8-calibrated", "w8", "w16", "bf16", "fp16", "w8a8-calibrated", "w8a8")
 SETTINGS = {
     "3bpa": Setting(
         "3bpa_wb97x_test20.xyz.gz", "force-rmse=5meV/A,force-noise=0.1meV/A", ("3bpa-nve",), (20.0,), 6, _RUN

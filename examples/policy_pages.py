@@ -112,7 +112,6 @@ def write_dynamics(kept: Path, potential: str) -> str:
     reports = read_reports(kept, potential)
     if not reports:
         return "*Not measured.*"
-    first = next(iter(reports.values()))
     times = read_times(kept / f"{potential}.json")
     ensembles = list(dict.fromkeys(report.case.ensemble for report in reports.values()))
     header = ["policy", *DYNAMICS.values(), "ms/frame", *(each.upper() for each in ensembles)]
@@ -122,10 +121,11 @@ def write_dynamics(kept: Path, potential: str) -> str:
     rows = [["float64", *numbers.values(), format_number(times.get("fp64")), *[NOTHING] * len(ensembles)]]
     for label in SETTINGS[potential].policies:
         stem = f"{potential}-{label}"
-        if stem not in first.case.labels:
+        of_label = next((each for each in reports.values() if stem in each.case.labels), None)
+        if of_label is None:
             continue
         outcomes = [describe_outcome(reports, potential, label, each) for each in ensembles]
-        name = name_policy(label, first.potentials[stem]["precision"])
+        name = name_policy(label, of_label.potentials[stem]["precision"])
         numbers = _numbers(reports, potential, label)
         rows.append([name, *numbers, format_number(times.get(label)), *outcomes])
     notes = [
