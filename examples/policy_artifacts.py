@@ -4,7 +4,7 @@ import hashlib
 import subprocess
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +56,12 @@ SETTINGS = {
 def find_reports(kept: Path, case: str, ending: str = ".json") -> list[Path]:
     """A case's reports in docs/policies: the one of all policies, then those that `--policies` added, in their order."""
     return [*kept.glob(f"{case}{ending}"), *sorted(kept.glob(f"{case}-*{ending}"))]
+
+
+def name_float64(potential: str, beside: Iterable[str] = ()) -> str:
+    """The row of float64's runs; of a report that `--policies` added, with the artifacts beside which they were made."""
+    labels = ", ".join(f"`{stem.removeprefix(f'{potential}-')}`" for stem in beside)
+    return f"float64, beside {labels}" if labels else "float64"
 
 
 def split_frames(setting: Setting, directory: Path) -> None:

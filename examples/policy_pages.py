@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from policy_artifacts import CALIBRATED, SETTINGS, TUNED, TUNING, find_reports
+from policy_artifacts import CALIBRATED, SETTINGS, TUNED, TUNING, find_reports, name_float64
 from policy_bounds import write_bounds
 from policy_rdf import NOT_RUN, read_band, write_rdf
 
@@ -35,10 +35,10 @@ ERRORS = (
     "ms/frame",
     "MB",
 )
-RDF = "rdf O-O"
+RDF, DRIFT = "rdf O-O", "energy_drift"
 # observable of a case -> title
 DYNAMICS = {
-    "energy_drift": "drift in NVE, meV/atom/ps",
+    DRIFT: "drift in NVE, meV/atom/ps",
     "energy_fluctuation": "fluctuation of E, meV/atom",
     "force_rmse": "shadow force error, meV/Å",
     RDF: "g_OO, rms from float64",
@@ -90,7 +90,7 @@ def write_errors(kept: Path, potential: str) -> str:
 def _error_row(row: dict, own: float, potential: str, reports: dict) -> list[str]:
     error, smoothness, rmse = row["float64"], row["smoothness"], row["float64"]["force_rmse_meV_per_A"]
     tests, verdict = find_verdict(reports, potential, row["label"])
-    drift = format_estimate(tests["energy_drift"].candidate) if tests else NOTHING
+    drift = format_estimate(tests[DRIFT].candidate) if tests else NOTHING
     return [
         name_policy(row["label"], row["precision"]),
         format_number(rmse),
@@ -115,10 +115,14 @@ def write_dynamics(kept: Path, potential: str) -> str:
     times = read_times(kept / f"{potential}.json")
     ensembles = list(dict.fromkeys(report.case.ensemble for report in reports.values()))
     header = ["policy", *DYNAMICS.values(), "ms/frame", *(each.upper() for each in ensembles)]
-    numbers = dict(zip(DYNAMICS, _numbers(reports, potential, None), strict=True))
-    if band := read_band(kept, potential):
-        numbers[RDF] = f"one run from the others' mean: {band:.2g}"
-    rows = [["float64", *numbers.values(), format_number(times.get("fp64")), *[NOTHING] * len(ensembles)]]
+    rows = []
+    for beside, of_float64 in _group(reports, potential).items():
+        numbers = dict(zip(DYNAMICS, _numbers(of_float64), strict=True))
+        if band := read_band(kept, potential, beside):
+            numbers[RDF] = f"one run from the others' mean: {band:.2g}"
+        rows.append(
+            [beside, *numbers.values(), format_number(times.get("fp64")), *[NOTHING] * len(ensembles)]
+        )
     for label in SETTINGS[potential].policies:
         stem = f"{potential}-{label}"
         of_label = next((each for each in reports.values() if stem in each.case.labels), None)
@@ -126,7 +130,7 @@ def write_dynamics(kept: Path, potential: str) -> str:
             continue
         outcomes = [describe_outcome(reports, potential, label, each) for each in ensembles]
         name = name_policy(label, of_label.potentials[stem]["precision"])
-        numbers = _numbers(reports, potential, label)
+        numbers = _numbers([each for each in reports.values() if stem in each.case.labels], stem)
         rows.append([name, *numbers, format_number(times.get(label)), *outcomes])
     notes = [
         f"{_describe_runs(name, report)} {report.provenance['cpu']}; {report.provenance['finished']}."
@@ -163,13 +167,24 @@ def read_times(path: Path) -> dict[str, float]:
     return {row["label"]: row["ms_per_frame"] for row in json.loads(path.read_text())["compare"]["rows"][1:]}
 
 
-def _numbers(reports: dict, potential: str, label: str | None) -> list[str]:
-    """Of each observable, the estimate of a policy, or float64's for None; the first case that has it gives it."""
+def _group(reports: dict, potential: str) -> dict[str, list]:
+    """`name_float64` -> the reports with those float64 runs."""
+    groups: dict[str, list] = {}
+    for name, report in reports.items():
+        beside = () if name in SETTINGS[potential].cases else report.case.labels
+        groups.setdefault(name_float64(potential, beside), []).append(report)
+    return groups
+
+
+def _numbers(reports: Sequence, stem: str | None = None) -> list[str]:
+    """Of each observable, the estimate of an artifact, or float64's for None; the first report that has it gives it."""
     found: dict[str, str] = {}
-    for report in reports.values():
-        tests, _ = read_verdict(report, potential, label or SETTINGS[potential].policies[0])
-        for name in set(tests) & set(DYNAMICS) - set(found):
-            found[name] = format_estimate(tests[name].candidate if label else tests[name].reference)
+    for report in reports:
+        verdict = report.verdicts[report.case.labels.index(stem) if stem else 0]
+        tests = {test.observable: test for test in verdict.tests}
+        foreign = set() if report.case.ensemble == "nve" else {DRIFT}
+        for name in set(tests) & set(DYNAMICS) - set(found) - foreign:
+            found[name] = format_estimate(tests[name].candidate if stem else tests[name].reference)
     return [found.get(name, NOTHING) for name in DYNAMICS]
 
 
@@ -207,7 +222,7 @@ def describe_outcome(reports: dict, potential: str, label: str, ensemble: str) -
 
 def _describe_runs(name: str, report) -> str:
     case, test = report.case, report.verdicts[0].tests
-    drift = next((each.reference for each in test if each.observable == "energy_drift"), None)
+    drift = next((each.reference for each in test if each.observable == DRIFT), None)
     runs = f"`{name}`: {case.replicas} replicas of {case.length_ps:g} ps"
     return f"{runs}, float64 drifts by {format_estimate(drift)} meV/atom/ps." if drift else f"{runs}."
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from policy_artifacts import SETTINGS, find_reports
+from policy_artifacts import SETTINGS, find_reports, name_float64
 
 from mdplugin.bench.table import NOTHING, format_table
 from mdplugin.validation.case import REFERENCE
+from mdplugin.validation.observables import structure
 from mdplugin.validation.observables.structure import Rdf, find_peak, find_shell, measure_shell
 from mdplugin.validation.profiles import MIN_G, measure_own_distances
 from mdplugin.validation.report import RDFS
@@ -49,20 +50,24 @@ def read_rdfs(path: Path) -> dict[str, Rdf]:
 
 
 def read_kept(kept: Path, potential: str) -> dict[str, Rdf]:
-    """What `keep_rdfs` kept of the potential's NVT runs; float64's are those beside most policies; or empty."""
+    """What `keep_rdfs` kept of the potential's NVT runs: float64's by `name_float64`, then the policies'; or empty."""
     names = [name for name in SETTINGS[potential].cases if name.endswith("nvt")]
+    float64: dict[str, Rdf] = {}
     found: dict[str, Rdf] = {}
     for path in (path for name in names for path in find_reports(kept, name, "-rdf.csv")):
-        found = {**read_rdfs(path), **found}
-    order = [REFERENCE, *(f"{potential}-{label}" for label in SETTINGS[potential].policies)]
-    return {label: found[label] for label in order if label in found}
+        rdfs = read_rdfs(path)
+        own = rdfs.pop(REFERENCE)
+        float64[name_float64(potential, rdfs if float64 else ())] = own
+        found = {**rdfs, **found}
+    order = [f"{potential}-{label}" for label in SETTINGS[potential].policies]
+    return float64 | {label: found[label] for label in order if label in found}
 
 
-def read_band(kept: Path, potential: str) -> float | None:
+def read_band(kept: Path, potential: str, float64: str) -> float | None:
     """Rms distance of one float64 run's g_OO from the mean of the others, or None; the distance of policies has no noise."""
-    if not (rdfs := read_kept(kept, potential)):
+    if (rdf := read_kept(kept, potential).get(float64)) is None:
         return None
-    runs = rdfs[REFERENCE].g[:, rdfs[REFERENCE].mean > MIN_G]
+    runs = rdf.g[:, rdf.mean > MIN_G]
     return float(np.sqrt(np.mean([each.value**2 for each in measure_own_distances(runs)])))
 
 
@@ -78,7 +83,8 @@ def write_rdf(kept: Path, potential: str) -> str:
         return NOT_RUN
     r, dft = read_dft()
     position, height = find_peak(r, dft, find_shell(r, dft))
-    shell = find_shell(rdfs[REFERENCE].r, rdfs[REFERENCE].mean)
+    own = rdfs[name_float64(potential)]
+    shell = find_shell(own.r, own.mean)
     rows = [
         SKINNER,
         ("DFT, 400 frames of the training set's dynamics", f"{position:.3f}", f"{height:.3f}", NOTHING),
@@ -87,7 +93,7 @@ def write_rdf(kept: Path, potential: str) -> str:
         measured = measure_shell(rdf, shell, mean_of_independent)  # its blocks are runs
         names = ("rdf_peak_position", "rdf_peak_height", "coordination")
         cells = [format_estimate(measured[name]) for name in names]
-        rows.append(("float64" if label == REFERENCE else label.removeprefix(f"{potential}-"), *cells))
+        rows.append((label.removeprefix(f"{potential}-"), *cells))
     return format_table(["g_OO", "first peak, Å", "its height", f"neighbours within {shell.end:.2f} Å"], rows)
 
 
@@ -98,12 +104,14 @@ def draw_rdf(kept: Path, potential: str) -> None:
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     axes.plot(*read_dft(), "k.", markersize=4, label="DFT frames")
-    own = rdfs[REFERENCE]
-    axes.fill_between(own.r, own.g.min(axis=0), own.g.max(axis=0), color="0.7", label="float64, all runs")
+    float64 = [rdf for label, rdf in rdfs.items() if label.startswith(name_float64(potential))]
+    own = structure.cut_to_common_range(float64)
+    runs = np.concatenate([rdf.g for rdf in own])
+    axes.fill_between(own[0].r, runs.min(axis=0), runs.max(axis=0), color="0.7", label="float64, all runs")
     for label, rdf in rdfs.items():
-        if label != REFERENCE:
+        if label.startswith(potential):
             axes.plot(rdf.r, rdf.mean, linewidth=0.8, label=label.removeprefix(f"{potential}-"))
-    axes.set_xlim(2, own.r[-1])
+    axes.set_xlim(2, own[0].r[-1])
     axes.set_xlabel("r, Å")
     axes.set_ylabel("g(O-O)")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False)

@@ -113,6 +113,8 @@ def test_g_oo_of_the_runs_stands_beside_the_dft_s(pages, tmp_path):
     dft = next(height for name, height in peaks.items() if name.startswith("DFT"))
     assert abs(peaks["float64"] - dft - 0.001) <= 2e-3 and abs(peaks["w8"] - 1.1 * dft - 0.001) <= 2e-3
     # one run lies on the others' mean, two are 0.0015 off
-    assert policy_rdf.read_band(tmp_path, "water") == pytest.approx(0.0015 * (2 / 3) ** 0.5, rel=0.01)
+    assert policy_rdf.read_band(tmp_path, "water", "float64") == pytest.approx(
+        0.0015 * (2 / 3) ** 0.5, rel=0.01
+    )
     policy_rdf.draw_rdf(tmp_path, "water")
     assert (tmp_path / "water-goo.png").read_bytes().startswith(b"\x89PNG")

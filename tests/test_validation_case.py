@@ -11,6 +11,8 @@ from mdplugin.cli import main
 from mdplugin.errors import CaseError, MDPluginError, StructureError
 from mdplugin.validation.case import ENSEMBLES, OBSERVABLES, Case
 from mdplugin.validation.case_file import bundled_cases, describe_case, parse_case, read_case
+from mdplugin.validation.criteria import find_limits
+from mdplugin.validation.limits import LIMITS
 from mdplugin.validation.report import read_report
 from mdplugin.validation.study import validate
 from mdplugin.validation.systems import find_structure
@@ -42,6 +44,22 @@ GOOD = {"ensemble": "nve", "models": ["m.pt"], "reference": "water", "engine": "
         ({"observables": "rdf"}, "observables: expected a list, got 'rdf'"),
         ({"limits": {"density": -1}}, "limits: density: expected a number of zero or more, got -1"),
         ({"limits": {"speed": 1}}, "limits: expected one of .*, got 'speed'"),
+        (
+            {"limits": {"fluctuation_factor": 0.5}},
+            "limits: fluctuation_factor: expected a factor of 1 or more, got 0.5.*",
+        ),
+        (
+            {"observables": ["reversal", "gradient", "reversal"]},
+            "observables: expected each once, got 'reversal' again: remove one",
+        ),
+        (
+            {"sample_fs": 900},
+            "sample_fs: expected at least 4 in length_ps, 2 ps .*, got 900 fs, 2: shorten it",
+        ),
+        (
+            {"frame_fs": 5000},
+            "frame_fs: expected at least 4 in length_ps, 2 ps .*, got 5000 fs, 0: shorten it",
+        ),
         ({"limits": [1]}, r"limits: expected names and numbers, got \[1\]"),
         ({"models": []}, "expected a value for models, got none"),
         (
@@ -97,7 +115,7 @@ def test_a_case_that_cannot_be_run_is_refused_when_it_is_stated(changes, message
     ids=str,
 )
 def test_velocities_that_make_no_spectrum_are_refused_where_one_is_asked_for(changes, message):
-    changes = {"length_ps": 3.0, **changes}
+    changes = {"length_ps": 3.0, "sample_fs": 1.0, "frame_fs": 1.0, **changes}
     with pytest.raises(CaseError, match=f"^here: velocity_fs: expected {message}$"):
         parse_case({**GOOD, "ensemble": "nvt", "observables": ["vdos"], **changes}, "here")
     for other in ({"ensemble": "nve"}, {"ensemble": "nvt", "observables": ["rdf"]}):
@@ -312,6 +330,65 @@ def test_bundled_water_runs_at_the_pressure_that_it_has_in_its_box(changes, pres
     assert read_case("npt", models=["m.pt"], **changes).pressure_bar == pressure_bar
     if "pressure_bar" not in changes:
         assert read_case("nvt", models=["m.pt"], **changes).pressure_bar == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        (
+            "nve",
+            {"pressure_bar": 5},
+            "nve: pressure_bar: expected none in nve, which has no barostat, got 5: .*",
+        ),
+        ("stability", {"pressure_bar": 0}, "stability: pressure_bar: expected none in stability, .*"),
+        (
+            "nve",
+            {"limits": {"rdf_rms": 0.1}},
+            "nve: limits: expected one that nve .*drift_ratio, .*, got 'rdf_rms': .*",
+        ),
+        (
+            "nvt",
+            {"limits": {"diffusion_floor": 0.1}, "observables": ["rdf"]},
+            "nvt: limits: expected one .*rdf_peak_height.*, got 'diffusion_floor': remove it",
+        ),
+    ],
+    ids=str,
+)
+def test_what_a_case_would_ignore_is_refused(name, changes, message):
+    with pytest.raises(CaseError, match=f"^{message}$"):
+        read_case(name, models=["m.pt"], reference="water", **changes)
+
+
+def test_every_limit_can_be_set_in_the_ensembles_that_it_decides():
+    used = {name: find_limits(Case(name, ("m.pt",), "water").sound_observables) for name in ENSEMBLES}
+    assert set().union(*used.values()) == set(LIMITS)
+    for ensemble, names in used.items():
+        limits = {name: LIMITS[name].value for name in names}
+        assert read_case(ensemble, models=["m.pt"], reference="water", limits=limits).limits == limits
+
+
+def test_in_all_the_pressure_is_that_of_npt(tmp_path, capsys):
+    assert (
+        main(
+            [
+                "validate",
+                "all",
+                "--plan",
+                "--model",
+                "m.pt",
+                "--reference",
+                "x",
+                "--pressure-bar",
+                "inf",
+                "-o",
+                str(tmp_path / "a"),
+            ]
+        )
+        == 3
+    )
+    assert capsys.readouterr().err.startswith(
+        "mdplugin: npt: pressure_bar: expected a finite number, got inf"
+    )
 
 
 def test_an_artifact_of_bundled_water_as_reference_has_its_pressure_too(artifacts):

@@ -47,10 +47,10 @@ def test_an_observable_that_there_cannot_be_is_refused_before_any_work(
 
 
 def test_what_the_runs_are_too_short_for_is_inconclusive_not_passed_over(tmp_path):
-    case = make_case(tmp_path, crystal(), "nvt", observables=("rdf", "kinetic_distribution"), frame_fs=600)
+    case = make_case(tmp_path, crystal(), "nvt", observables=("diffusion", "kinetic_distribution"))
     report = validate(case, tmp_path / "report", quiet=True)
     outcomes = {test.observable: str(test.outcome) for test in report.verdicts[0].tests}
-    assert outcomes["rdf"] == outcomes["kinetic_p_value"] == "inconclusive"
+    assert outcomes["diffusion Ar"] == outcomes["kinetic_p_value"] == "inconclusive"
     assert report.exit_status == 2
 
 

@@ -14,6 +14,7 @@ ENGINES = ("ase", "lammps")
 REFERENCE = "reference"  # the label of the float64 runs
 MAX_SEED = 400_000_000  # LAMMPS takes seeds below 9e8; replicas and segments add to it
 MIN_STEPS = 256  # 64 coarse means of at least 4 samples (statistics.py)
+MIN_SAMPLES = 4  # of a mean with an error (statistics.py)
 MAX_STEPS = 2**31  # LAMMPS counts the steps of a run in 32 bits
 MIN_VELOCITIES = 8  # of a spectrum
 MAX_VELOCITY_FS = 4.17  # Nyquist's frequency is 4,000 cm^-1 then; an O-H stretch has 3,400 to 3,800
@@ -117,8 +118,11 @@ class Case:
                 f"ranks: expected 1 with engine {self.engine}, got {self.ranks}: use engine lammps"
             )
         self._require_steps()
+        self._require_spacings()
         for name in self.observables:
             _require_choice("observables", name, OBSERVABLES[self.ensemble])
+            if self.observables.count(name) > 1:
+                raise CaseError(f"observables: expected each once, got '{name}' again: remove one")
         explosion_K = self.limit_table["explosion_K"].value
         if self.temperature_K >= explosion_K:
             raise CaseError(
@@ -142,6 +146,16 @@ class Case:
                 f"length_ps: expected at least {MIN_STEPS} steps (error bars need them), got {self.length_ps:g} ps, "
                 f"{self.steps} steps of {self.timestep_fs:g} fs"
             )
+
+    def _require_spacings(self) -> None:
+        """Samples and frames enough for an average."""
+        for name in ("sample_fs", "frame_fs"):
+            found = self.steps // self.count_steps(getattr(self, name))
+            if found < MIN_SAMPLES:
+                raise CaseError(
+                    f"{name}: expected at least {MIN_SAMPLES} in length_ps, {self.length_ps:g} ps (error bars need them), "
+                    f"got {getattr(self, name):g} fs, {found}: shorten it"
+                )
 
     def _require_velocities(self) -> None:
         """Velocities that make a spectrum, up to the highest frequencies of molecules."""

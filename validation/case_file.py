@@ -15,6 +15,7 @@ import yaml
 
 from mdplugin.errors import CaseError
 from mdplugin.validation.case import Case
+from mdplugin.validation.criteria import find_limits
 from mdplugin.validation.potential import find_own_pressure
 
 BUNDLED = Path(__file__).resolve().parent / "cases"
@@ -49,7 +50,7 @@ def read_case(source: str, **changes) -> Case:
     In npt the pressure of a bundled potential in its own box is what it has there, unless one is given.
 
     Raises:
-        CaseError: no such file, not YAML, an unknown key, or a value of the wrong kind.
+        CaseError: no such file, not YAML, an unknown key, a value of the wrong kind, or one that the case would ignore.
     """
     path = BUNDLED / f"{source}.yaml" if source in bundled_cases() else Path(source)
     try:
@@ -70,7 +71,25 @@ def read_case(source: str, **changes) -> Case:
         and isinstance(reference, (str, Path))
     ):
         content["pressure_bar"] = find_own_pressure(reference, content.get("structure"))
-    return parse_case(content, source)
+    case = parse_case(content, source)
+    _require_used(content, case, source)
+    return case
+
+
+def _require_used(content: dict, case: Case, where: str) -> None:
+    """Raise CaseError for a pressure or a limit that the case would ignore."""
+    if case.ensemble != "npt" and content.get("pressure_bar") is not None:
+        raise CaseError(
+            f"{where}: pressure_bar: expected none in {case.ensemble}, which has no barostat, got "
+            f"{content['pressure_bar']!r}: remove it, or run npt"
+        )
+    used = find_limits(case.sound_observables)
+    for name in case.limits:
+        if name not in used:
+            raise CaseError(
+                f"{where}: limits: expected one that {case.ensemble} with these observables has ({', '.join(used)}), got "
+                f"'{name}': remove it"
+            )
 
 
 def parse_case(content: dict, where: str) -> Case:

@@ -58,7 +58,7 @@ def _make_certificate(report: Report, verdict: Verdict) -> Certificate:
             "replicas",
             "timestep_fs",
             "temperature_K",
-            "pressure_bar",
+            *(["pressure_bar"] if case.ensemble == "npt" else []),
             "seed",
         )
     }

@@ -144,7 +144,8 @@ def _read_cases(arguments: argparse.Namespace) -> dict:
     suite_K = given.pop("temperature_K", None)
     cases = {}
     for name in SUITE:
-        case = _read_case(name, given, arguments.quick)
+        of_case = {key: value for key, value in given.items() if key != "pressure_bar" or name == "npt"}
+        case = _read_case(name, of_case, arguments.quick)
         if suite_K is not None:
             hottest_K = max(suite_K, case.temperature_K)
             case = case.replace(temperature_K=hottest_K if name == "stability" else suite_K)

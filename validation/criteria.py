@@ -4,6 +4,8 @@ import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from mdplugin.validation.limits import LEVELS
+
 
 class Kind(enum.StrEnum):
     """How a candidate's estimate becomes a difference with a limit."""
@@ -101,6 +103,22 @@ CRITERIA = {
     "bonds_share": Criterion(Kind.BOUND, "bonds_share", "share of the bonds that change", grows=False),
     "minimum_distance": Criterion(Kind.DEFICIT, "minimum_distance_A", "smallest distance, mean of parts of a run", "Å"),
 }  # fmt: skip
+
+
+# what one choice of a case stands for, where that is not the observable of the same name
+PARTS = {
+    "shadow": ("force_rmse", "force_slope", "shadow_energy", "shadow_trend"),
+    "rdf": ("rdf", "rdf_peak_height", "rdf_peak_position"),
+    "vdos": ("vdos_distance", "vdos_shift"),
+}
+GENERAL_LIMITS = (*LEVELS, "explosion_K")
+
+
+def find_limits(chosen: Iterable[str]) -> tuple[str, ...]:
+    """Names of the limits that decide a case of the chosen observables."""
+    found = [CRITERIA[part] for name in chosen for part in PARTS.get(name, (name,))]
+    names = [name for each in found for name in (each.limit, each.floor) if name]
+    return tuple(dict.fromkeys([*names, *GENERAL_LIMITS]))
 
 
 NEEDS_VOLUME = ("rdf", "coordination", "pressure", "density", "volume_fluctuation", "volume_trend")

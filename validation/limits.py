@@ -154,8 +154,9 @@ _TABLE = (
         "peak_factor",
         1.2,
         "",
-        "the hottest moment of a run is a fifth hotter than float64's: a burst of 0.3 kT per atom and more, which its "
-        "thermostat takes up in 100 fs and the mean over the run hides",
+        "amplitudes go as the root of the temperature: in a moment a fifth hotter than float64's hottest an O-H bond "
+        "stretches 0.003 Å further; shows bursts of 0.7 kT per atom in 192 atoms and of 1 kT in 64, which the mean over the "
+        "run hides",
     ),
     Limit(
         "rdf_rms",
@@ -265,6 +266,7 @@ _TABLE = (
     ),
 )
 LIMITS = {limit.name: limit for limit in _TABLE}
+FACTORS = ("fluctuation_factor", "peak_factor")  # times float64's own
 LEVELS, MAX_LEVEL = ("false_alarm", "false_pass", "each_run", "blamed"), 0.1
 
 
@@ -280,6 +282,10 @@ def set_limits(changes: dict[str, float]) -> dict[str, Limit]:
             raise CaseError(f"limits: expected one of {', '.join(LIMITS)}, got '{name}'")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
             raise CaseError(f"limits: {name}: expected a number of zero or more, got {value!r}")
+        if name in FACTORS and value < 1:
+            raise CaseError(
+                f"limits: {name}: expected a factor of 1 or more, got {value!r}: float64 itself would fail below"
+            )
         if name in LEVELS and not 0 < value <= MAX_LEVEL:
             raise CaseError(
                 f"limits: {name}: expected a probability above 0, at most {MAX_LEVEL:g}, got {value!r}: a verdict at "

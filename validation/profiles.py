@@ -17,7 +17,7 @@ import numpy as np
 
 from mdplugin.validation.measurement import Measurement
 from mdplugin.validation.observables import motion, structure
-from mdplugin.validation.statistics import UNKNOWN, Estimate, take_one
+from mdplugin.validation.statistics import UNKNOWN, Estimate, subtract, take_one
 
 MIN_G = 1e-3  # where the reference's g is below, so near is nobody
 
@@ -102,20 +102,20 @@ def estimate_distance(first: np.ndarray, second: np.ndarray) -> Estimate:
     """Rms distance of two mean profiles, (n_runs, n_points) each, less what their noise contributes; UNKNOWN below 3 runs.
 
     Below zero it is zero. With s the error of D^2 that of D is s / 2D to first order; where noise is as large as the
-    distance the first order ends, and D^2 = s has D = sqrt(s). With noise like that of g_OO in water, of 3 and 6 runs,
-    0.1 to 1.3 % of candidates at the limit fail at a level of 1 %, and 0.1 to 11 % of them pass at one of 5 %.
+    distance the first order ends, and D^2 = s has D = sqrt(s). Degrees of freedom are Welch's and Satterthwaite's, of the
+    two sides' parts in s^2.
     """
     if len(first) < 3 or len(second) < 3:
         return UNKNOWN
-    square = _squared_distance(first, second)
-    variance = 0.0
+    square, parts = _squared_distance(first, second), []
     for side, other in ((first, second), (second, first)):
         n = len(side)
         left_out = [_squared_distance(np.delete(side, index, axis=0), other) for index in range(n)]
-        variance += (n - 1) * float(np.var(left_out))
-    distance, spread = math.sqrt(max(square, 0.0)), math.sqrt(variance)
-    error = spread / max(2 * distance, math.sqrt(spread)) if spread > 0 else 0.0
-    return Estimate(distance, error, len(first) + len(second) - 2)
+        parts.append(Estimate(0.0, math.sqrt((n - 1) * float(np.var(left_out))), n - 1))
+    spread = subtract(*parts)
+    distance = math.sqrt(max(square, 0.0))
+    error = spread.error / max(2 * distance, math.sqrt(spread.error)) if spread.error > 0 else 0.0
+    return Estimate(distance, error, spread.dof)
 
 
 def _squared_distance(first: np.ndarray, second: np.ndarray) -> float:
