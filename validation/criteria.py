@@ -105,7 +105,7 @@ CRITERIA = {
 }  # fmt: skip
 
 
-# what one choice of a case stands for, where that is not the observable of the same name
+# what one choice of a case stands for, where that is not the observable of the same name alone; the first is always there
 PARTS = {
     "shadow": ("force_rmse", "force_slope", "shadow_energy", "shadow_trend"),
     "rdf": ("rdf", "rdf_peak_height", "rdf_peak_position"),

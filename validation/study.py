@@ -11,7 +11,7 @@ import numpy as np
 from mdplugin.errors import CaseError
 from mdplugin.validation.case import REFERENCE, Case
 from mdplugin.validation.chain import count_done, execute_run, load_run
-from mdplugin.validation.criteria import NEEDS_VOLUME, find_measurable
+from mdplugin.validation.criteria import NEEDS_VOLUME, PARTS, find_measurable
 from mdplugin.validation.measurement import Measurement, Replica, measure_replicas
 from mdplugin.validation.observables.conservation import measure_gradient
 from mdplugin.validation.observables.shadow import Shadow, compare_frames, measure_shadow
@@ -199,14 +199,10 @@ def _describe_origin(candidate: Potential, reference: Potential) -> str:
     )
 
 
-# observable of a case -> what it is judged by, where that has another name
-JUDGED_AS = {"shadow": "force_rmse", "vdos": "vdos_distance"}
-
-
 def mark_missing(wanted: tuple[str, ...], candidate: dict, reference: dict) -> tuple[dict, dict]:
     """Both sides with an unknown number for each observable that was asked for and could not be measured."""
     measured = {name.partition(" ")[0] for name in candidate}
-    missing = {JUDGED_AS.get(name, name) for name in wanted} - measured
+    missing = {PARTS.get(name, (name,))[0] for name in wanted} - measured
     unknown = {name: [UNKNOWN] for name in sorted(missing)}
     return {**candidate, **unknown}, {**reference, **unknown}
 
@@ -215,7 +211,7 @@ def _chosen(values: dict[str, list[Estimate]], case: Case) -> dict[str, list[Est
     """What the case asks for; the peaks come with `rdf`."""
     dropped = {"coordination"} if "coordination" not in case.chosen_observables else set()
     if "rdf" not in case.chosen_observables:
-        dropped |= {"rdf", "rdf_peak_height", "rdf_peak_position"}
+        dropped |= set(PARTS["rdf"])
     return {name: each for name, each in values.items() if name.partition(" ")[0] not in dropped}
 
 
