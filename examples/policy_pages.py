@@ -81,7 +81,7 @@ def write_errors(kept: Path, potential: str) -> str:
     table = format_table(ERRORS, [_error_row(row, own, potential, reports) for row in rows])
 
     def outcome(label: str) -> str:
-        return find_verdict(reports, potential, label)[1]
+        return find_verdict(reports, potential, label, "nve")[1]
 
     bounds = write_bounds({row["label"]: row for row in rows}, own, outcome)
     return f"{table}\n\n{' '.join(notes)}\n\nHeld against what was asked for:\n\n{bounds}"
@@ -89,7 +89,7 @@ def write_errors(kept: Path, potential: str) -> str:
 
 def _error_row(row: dict, own: float, potential: str, reports: dict) -> list[str]:
     error, smoothness, rmse = row["float64"], row["smoothness"], row["float64"]["force_rmse_meV_per_A"]
-    tests, verdict = find_verdict(reports, potential, row["label"])
+    tests, verdict = find_verdict(reports, potential, row["label"], "nve")
     drift = format_estimate(tests[DRIFT].candidate) if tests else NOTHING
     return [
         name_policy(row["label"], row["precision"]),
@@ -125,13 +125,11 @@ def write_dynamics(kept: Path, potential: str) -> str:
         )
     for label in SETTINGS[potential].policies:
         stem = f"{potential}-{label}"
-        of_label = next((each for each in reports.values() if stem in each.case.labels), None)
-        if of_label is None:
-            continue
-        outcomes = [describe_outcome(reports, potential, label, each) for each in ensembles]
-        name = name_policy(label, of_label.potentials[stem]["precision"])
-        numbers = _numbers([each for each in reports.values() if stem in each.case.labels], stem)
-        rows.append([name, *numbers, format_number(times.get(label)), *outcomes])
+        of_label = [each for each in reports.values() if stem in each.case.labels]
+        if of_label:
+            name = name_policy(label, of_label[0].potentials[stem]["precision"])
+            outcomes = [describe_outcome(reports, potential, label, each) for each in ensembles]
+            rows.append([name, *_numbers(of_label, stem), format_number(times.get(label)), *outcomes])
     notes = [
         f"{_describe_runs(name, report)} {report.provenance['cpu']}; {report.provenance['finished']}."
         for name, report in reports.items()
@@ -203,7 +201,7 @@ def read_verdict(report, potential: str, label: str) -> tuple[dict, str]:
     return {test.observable: test for test in verdict.tests}, str(verdict.outcome)
 
 
-def find_verdict(reports: dict, potential: str, label: str, ensemble: str = "nve") -> tuple[dict, str]:
+def find_verdict(reports: dict, potential: str, label: str, ensemble: str) -> tuple[dict, str]:
     """`read_verdict` of the first report of an ensemble that has the policy."""
     found = (
         read_verdict(each, potential, label) for each in reports.values() if each.case.ensemble == ensemble

@@ -221,13 +221,15 @@ def test_without_a_structure_only_a_bundled_reference_has_a_box_of_its_own():
     assert find_structure(None, "water").path.name == "water-64.xyz"
 
 
-def test_a_structure_is_repeated_along_periods_only(tmp_path):
+def test_a_structure_is_repeated_along_periods_only_and_not_without_end(tmp_path):
     atoms = crystal()
     atoms.pbc = (True, True, False)
     ase.io.write(tmp_path / "slab.xyz", atoms)
     assert len(find_structure(tmp_path / "slab.xyz", "x", (2, 1, 1)).atoms) == 2 * len(atoms)
     with pytest.raises(StructureError, match="expected periods along the directions to repeat"):
         find_structure(tmp_path / "slab.xyz", "x", (1, 1, 2))
+    with pytest.raises(CaseError, match="repeat: expected at most 10,000,000 atoms, got 192,000,000,000 "):
+        find_structure("water-64", "x", (1000, 1000, 1000))
 
 
 def run_cli(capsys, directory, *more, **changes):

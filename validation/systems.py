@@ -1,5 +1,6 @@
 """Case -> the atoms it starts from: structure, velocities at the temperature, no total momentum."""
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from mdplugin import potentials
 from mdplugin.errors import CaseError, StructureError
 from mdplugin.structures import read_frames
 from mdplugin.validation.potential import find_bundled_box
+
+# at 64 kB per atom, 640 GB
+MOST_ATOMS = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ def find_structure(
         structure: a file, a bundled structure's name, or None for the bundled box of the `reference`.
 
     Raises:
-        CaseError: no structure given and the reference has none of its own.
+        CaseError: no structure given and the reference has none of its own, or too many atoms.
         StructureError: no such file, ASE cannot read it, or it cannot be run.
     """
     if structure is None:
@@ -52,6 +56,11 @@ def find_structure(
                 f"structure {path}: expected periods along the directions to repeat, got {atoms.pbc.tolist()} with "
                 f"repeat {list(repeat)}"
             )
+    count = len(atoms) * math.prod(repeat)
+    if count > MOST_ATOMS:
+        raise CaseError(
+            f"repeat: expected at most {MOST_ATOMS:,} atoms, got {count:,} ({list(repeat)} copies of {path})"
+        )
     atoms = atoms.repeat(repeat)
     require_runnable(atoms, path)
     return Structure(path, atoms)
