@@ -9,12 +9,12 @@ the same command again after an interruption. --write keeps the result in docs/p
 
 import argparse
 import json
-import math
 import shutil
 import sys
 from pathlib import Path
 
 from policy_pages import ENGINES, fill_pages
+from scipy import special
 
 import mdplugin
 from mdplugin.machine import describe_machine
@@ -27,6 +27,7 @@ from mdplugin.validation.plan import plan_runs
 from mdplugin.validation.pool import execute_runs
 from mdplugin.validation.potential import load_potential
 from mdplugin.validation.profiles import add_profiles
+from mdplugin.validation.statistics import subtract
 from mdplugin.validation.study import count_jobs, evaluate_frames, load_replicas, mark_missing
 from mdplugin.validation.verdict import Findings, format_estimate, judge
 from mdplugin.validation.workspace import MODELS, prepare, read_prepared
@@ -78,13 +79,23 @@ def compare(name: str, model: Path, reference: str, directory: Path) -> list[dic
 
 
 def describe(case: str, test: Test) -> dict:
-    """A row; both engines' numbers where there are two, though the limit may be absolute."""
+    """A row; both engines' numbers where there are two, though the limit may be absolute.
+
+    The engines' runs are independent of each other, so that their means are compared (Welch's t), not pairs of runs.
+    """
+    sigma = p_value = None
+    if test.reference is not None and test.candidate.is_known and test.reference.is_known:
+        apart = subtract(test.candidate, test.reference)
+        if apart.error:
+            sigma = apart.value / apart.error
+            p_value = 2 * float(special.stdtr(apart.dof, -abs(sigma)))
     return {
         "case": case,
         "observable": f"{test.title}{f', {test.unit}' if test.unit else ''}",
         "LAMMPS": format_estimate(test.candidate),
         "ASE": format_estimate(test.reference),
-        "sigma": round(test.sigma, 2) if math.isfinite(test.sigma) else None,
+        "sigma": sigma,
+        "p_value": p_value,
         "limit": test.limit,
         "outcome": str(test.outcome),
     }

@@ -142,13 +142,14 @@ def write_engines(kept: Path, _: str) -> str:
     if not (kept / ENGINES).is_file():
         return NOT_RUN
     result = json.loads((kept / ENGINES).read_text())
-    header = ["case, observable", "LAMMPS", "ASE", "difference, σ", "limit", "within it"]
+    header = ["case, observable", "LAMMPS", "ASE", "difference, σ", "p", "limit", "within it"]
     rows = [
         [
             f"{row['case']}: {row['observable']}",
             row["LAMMPS"],
             row["ASE"],
             NOTHING if row["sigma"] is None else f"{row['sigma']:.1f}",
+            NOTHING if row["p_value"] is None else f"{row['p_value']:.2g}",
             f"{row['limit']:.3g}",
             row["outcome"],
         ]

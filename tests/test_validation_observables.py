@@ -202,6 +202,28 @@ def test_broken_and_formed_bonds_are_counted_and_vibrations_are_not():
     assert abs(topology.measure_minimum_distance(series, atoms).value - 0.5) <= 1e-5
 
 
+def test_hydrogens_of_two_molecules_that_fall_together_are_counted_and_hydrogen_bonds_are_not():
+    first = molecule("H2O")
+    outward = first.positions[1] - first.positions[0]
+    outward /= np.linalg.norm(outward)
+
+    def place(near, distance):
+        """Another molecule, its atom `near` in line with an O-H bond of the first, `distance` Å from its H."""
+        second = first.copy()
+        if near:
+            second.rotate(180, np.cross(outward, [1, 0, 0]))  # hydrogen to hydrogen
+        second.translate(first.positions[1] + distance * outward - second.positions[near])
+        return first + second
+
+    apart = place(1, 2.0)
+    assert topology.find_topology(apart).molecule.tolist() == [0, 0, 0, 1, 1, 1]
+    for near, distance, changed in ((1, 1.0, 1), (1, 1.3, 0), (0, 1.25, 0)):
+        frame = place(near, distance)
+        assert abs(frame.get_distance(1, 3 + near) - distance) <= 1e-6
+        series = make_series(np.array([apart.positions, frame.positions]), np.zeros((3, 3)))
+        assert topology.count_changes(series, apart).tolist() == [0, changed], (near, distance)
+
+
 def test_bonds_are_followed_through_the_faces_of_the_cell():
     atoms = ase.Atoms("H2", positions=[[0.64, 5, 5], [9.9, 5, 5]], cell=np.eye(3) * 10, pbc=True)
     other_image = atoms.positions + np.array([[0, 0, 0], [20, 0, 0]])

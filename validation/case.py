@@ -15,6 +15,8 @@ REFERENCE = "reference"  # the label of the float64 runs
 MAX_SEED = 400_000_000  # LAMMPS takes seeds below 9e8; replicas and segments add to it
 MIN_STEPS = 256  # 64 coarse means of at least 4 samples (statistics.py)
 MIN_SAMPLES = 4  # of a mean with an error (statistics.py)
+MAX_REPLICAS = 1000  # each with as many directories as kinds of runs
+MAX_SEGMENTS = 100_000  # each a file
 MAX_STEPS = 2**31  # LAMMPS counts the steps of a run in 32 bits
 MIN_VELOCITIES = 8  # of a spectrum
 MAX_VELOCITY_FS = 4.17  # Nyquist's frequency is 4,000 cm^-1 then; an O-H stretch has 3,400 to 3,800
@@ -111,6 +113,8 @@ class Case:
         for name, least in self._COUNTS.items():
             require_integer(name, getattr(self, name), least)
         self._require_repeat()
+        if self.replicas > MAX_REPLICAS:
+            raise CaseError(f"replicas: expected at most {MAX_REPLICAS}, got {self.replicas}")
         if self.seed > MAX_SEED:
             raise CaseError(f"seed: expected at most {MAX_SEED}, got {self.seed}")
         if self.ranks > 1 and self.engine != "lammps":
@@ -148,7 +152,18 @@ class Case:
             )
 
     def _require_spacings(self) -> None:
-        """Samples and frames enough for an average."""
+        """A step or more apart; samples and frames enough for an average, files that can be counted."""
+        for name, spacing_fs in (
+            ("sample_fs", self.sample_fs), ("frame_fs", self.frame_fs), ("checkpoint_ps", 1000 * self.checkpoint_ps),
+        ):  # fmt: skip
+            if spacing_fs < self.timestep_fs:
+                got = f"{getattr(self, name):g} {name[-2:]}"
+                raise CaseError(f"{name}: expected at least timestep_fs, {self.timestep_fs:g} fs, got {got}")
+        if (segments := self.length_ps / self.checkpoint_ps) > MAX_SEGMENTS:
+            raise CaseError(
+                f"checkpoint_ps: expected at most {MAX_SEGMENTS} in length_ps, {self.length_ps:g} ps, got "
+                f"{self.checkpoint_ps:g} ps, {segments:.0f}: lengthen it"
+            )
         for name in ("sample_fs", "frame_fs"):
             found = self.steps // self.count_steps(getattr(self, name))
             if found < MIN_SAMPLES:

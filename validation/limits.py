@@ -254,15 +254,16 @@ _TABLE = (
         1.0,
         "",
         "bonds of the given structure broken (longer than 1.5 times the covalent radii) or new ones formed (shorter "
-        "than 1.1 times) in the worst frame of a run, beyond float64's: another bond is another molecule, so fewer than "
-        "one per run; three runs without any show that at 5 % (exp(-3))",
+        "than 1.1 times, or than 0.43 times the van der Waals radii: hydrogens at 1 Å) in the worst frame of a run, beyond "
+        "float64's: another bond is another molecule, so fewer than one per run; three runs without any show that at 5 % "
+        "(exp(-3))",
     ),
     Limit(
         "minimum_distance_A",
         0.1,
         "Å",
-        "how much closer than in float64 two atoms come: in a hole of a potential they fall together by tenths of Å; four "
-        "thermal amplitudes of an O-H bond at 300 K (0.023 Å)",
+        "how much closer than in float64 two atoms come, bonded or not (`bonds` counts those that are not and fall "
+        "together): four thermal amplitudes of an O-H bond at 300 K (0.023 Å)",
     ),
 )
 LIMITS = {limit.name: limit for limit in _TABLE}

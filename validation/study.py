@@ -217,11 +217,11 @@ def _chosen(values: dict[str, list[Estimate]], case: Case) -> dict[str, list[Est
 
 def load_replicas(case: Case, label: str, directory: Path) -> list[Replica]:
     """What the runs of one potential left."""
-    replicas = []
+    replicas, plans = [], [plan for plan in plan_runs(case) if plan.label == label]
     for replica in range(case.replicas):
         series, preparation = {}, None
-        for plan in plan_runs(case):
-            if (plan.label, plan.replica) == (label, replica):
+        for plan in plans:
+            if plan.replica == replica:
                 series[plan.kind], failure = load_run(directory / RUNS / plan.name, plan)
                 preparation = preparation or failure
         replicas.append(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import ase
 import numpy as np
 from ase.cell import Cell
-from ase.data import covalent_radii
+from ase.data import covalent_radii, vdw_radii
 from ase.geometry import complete_cell
 from MDAnalysis.lib.distances import calc_bonds, self_capped_distance
 from scipy.sparse import coo_matrix
@@ -15,6 +15,9 @@ from mdplugin.validation.series import Series
 from mdplugin.validation.statistics import UNKNOWN, Estimate, estimate_mean_of_few
 
 BONDED, BROKEN, FORMED = 1.2, 1.5, 1.1  # times the sum of the covalent radii; the gaps keep vibrations out
+FUSED = (
+    0.43  # times the sum of the van der Waals radii: H-H 1.03 Å, O-H 1.17, below the O-H of hydrogen bonds
+)
 CONTACT_A = 3.0  # pairs farther apart are no contact
 N_BLOCKS = 10
 
@@ -45,17 +48,24 @@ def find_topology(atoms: ase.Atoms) -> Topology:
 def count_changes(series: Series, atoms: ase.Atoms) -> np.ndarray:
     """(n_frames,) bonds of `atoms` broken, or new ones formed where that is more: a transfer does both at once."""
     topology, radii = find_topology(atoms), covalent_radii[atoms.numbers]
-    known = {tuple(pair) for pair in topology.pairs.tolist()}
+    given = _find_close(*turn(atoms.positions, atoms.cell.array, atoms.pbc), atoms.numbers)
+    known = {tuple(pair) for pair in [*topology.pairs.tolist(), *given.tolist()]}
     old = radii[topology.pairs].sum(axis=1)
     changes = []
     for positions, cell in zip(series.positions, series.cells, strict=True):
         turned, box = turn(positions, cell, atoms.pbc)
         lengths = calc_bonds(turned[topology.pairs[:, 0]], turned[topology.pairs[:, 1]], box=box)
-        pairs, distances = find_contacts(turned, box)
-        close = pairs[distances < FORMED * radii[pairs].sum(axis=1)]
-        formed = sum(tuple(pair) not in known for pair in close.tolist())
+        formed = sum(tuple(pair) not in known for pair in _find_close(turned, box, atoms.numbers).tolist())
         changes.append(max(int((lengths > BROKEN * old).sum()), formed))
     return np.array(changes)
+
+
+def _find_close(positions: np.ndarray, box: np.ndarray | None, numbers: np.ndarray) -> np.ndarray:
+    """(n, 2) pairs as near as bonded atoms are, or nearer than two atoms that are not bonded come."""
+    pairs, distances = find_contacts(positions, box)
+    bonded = FORMED * covalent_radii[numbers][pairs].sum(axis=1)
+    fused = FUSED * vdw_radii[numbers][pairs].sum(axis=1)
+    return pairs[distances < np.fmax(bonded, fused)]  # radii that nobody knows are NaN
 
 
 def measure_minimum_distance(series: Series, atoms: ase.Atoms) -> Estimate:
