@@ -106,7 +106,7 @@ def test_a_case_that_cannot_be_run_is_refused_when_it_is_stated(changes, message
             {"velocity_fs": 4.4},
             r"at most 4.17 fs .*O-H stretch .*, got 4.5 fs in steps of 0.5 fs: shorten it, or .*",
         ),
-        ({"timestep_fs": 5.0}, "at most 4.17 fs .*, got 5 fs in steps of 5 fs: .*"),
+        (dict.fromkeys(("timestep_fs", "sample_fs", "frame_fs"), 5.0), "at most 4.17 fs .*, got 5 fs in .*"),
         (
             {"timestep_fs": 0.01, "length_ps": 0.01},
             "at least 8 velocities .*, got 5: shorten it, or leave vdos out .*",

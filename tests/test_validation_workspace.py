@@ -12,9 +12,10 @@ import mdplugin
 from mdplugin import potentials
 from mdplugin.cli import main
 from mdplugin.errors import CaseError, MDPluginError
-from mdplugin.validation import workspace
+from mdplugin.validation import provenance, workspace
 from mdplugin.validation.case import Case
 from mdplugin.validation.potential import export_reference, hash_checkpoint
+from mdplugin.validation.stage import open_stage
 from mdplugin.validation.workspace import execute_one, prepare, read_prepared
 
 
@@ -180,12 +181,43 @@ def test_a_directory_whose_models_are_links_is_resumed(tmp_path):
     assert not placed.samefile(source) and placed.read_bytes() == source.read_bytes()
 
 
-def test_a_case_file_that_is_torn_is_an_error_of_one_line(tmp_path):
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"schema": 1, "ca',
+        '{"schema": 1, "case": 3, "sha256": {}}',
+        '{"schema": 1, "case": {}, "sha256": []}',
+    ],
+)
+def test_a_case_file_that_is_torn_or_damaged_is_an_error_of_one_line(tmp_path, text):
     case = read_case_of(write_case(tmp_path, "ase"))
     prepare(case, tmp_path / "report")
-    (tmp_path / "report" / "case.json").write_text('{"schema": 1, "ca')
+    (tmp_path / "report" / "case.json").write_text(text)
     with pytest.raises(CaseError, match=r"expected a directory that `mdplugin validate .* made, got"):
         prepare(case, tmp_path / "report")
+
+
+def test_a_second_structure_is_refused_by_its_name(tmp_path):
+    prepare(read_case_of(write_case(tmp_path, "ase")), tmp_path / "report")
+    (tmp_path / "report" / "structure.old").write_text("")
+    with pytest.raises(CaseError, match=r"expected one file structure.*, got structure.old, structure.xyz$"):
+        read_prepared(tmp_path / "report")
+
+
+def test_damaged_lines_of_machines_are_passed_over(tmp_path):
+    run = tmp_path / "reference-0"
+    run.mkdir()
+    (run / provenance.MACHINES).write_text('{"cpu": "a"}\n{"cpu"\n{torn}\n[1]\n')
+    assert provenance._read_machines(tmp_path) == [{"runs": 1, "cpu": "a"}]
+
+
+def test_a_directory_in_the_place_of_a_report_moves_no_file_of_it(tmp_path):
+    (tmp_path / "b.html").mkdir()
+    message = r"b\.html: expected a file or nothing, got a directory: move it away"
+    with pytest.raises(CaseError, match=message), open_stage(tmp_path, last="c.json") as stage:
+        for name in ("a.md", "b.html", "c.json"):
+            (stage / name).write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == ["b.html"]
 
 
 def test_a_model_is_not_called_as_the_structure(tmp_path):

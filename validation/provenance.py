@@ -25,8 +25,16 @@ def _read_machines(runs: Path) -> list[dict]:
     """What the runs below `runs` were made with, and how many of them; a run moved in its middle counts for each."""
     count = Counter()
     for file in runs.glob(f"*/{MACHINES}"):
-        count.update({line for line in file.read_text().splitlines() if line.endswith("}")})  # not a torn one
+        count.update({line for line in file.read_text().splitlines() if _is_whole(line)})
     return [{"runs": number, **json.loads(line)} for line, number in count.most_common()]
+
+
+def _is_whole(line: str) -> bool:
+    """Whether a line is what was written, not torn or damaged: it says no more than which machine a run had."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def record_provenance(case: Case, structure: Structure, command: list[str], runs: Path) -> dict:

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from mdplugin.errors import CaseError
+
 
 @contextlib.contextmanager
 def open_stage(directory: Path, last: str) -> Iterator[Path]:
@@ -15,11 +17,15 @@ def open_stage(directory: Path, last: str) -> Iterator[Path]:
 
     Raises:
         OSError: it or a file in it cannot be written (full disk, quota).
+        CaseError: a directory is in the place of a file; none has moved then.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory, prefix=".report-") as name:
         stage = Path(name)
         yield stage
+        for file in stage.iterdir():
+            if (target := directory / file.name).is_dir():
+                raise CaseError(f"{target}: expected a file or nothing, got a directory: move it away")
         # where the last one is, all that it names is
         for file in sorted(stage.iterdir(), key=lambda file: file.name == last):
             os.replace(file, directory / file.name)

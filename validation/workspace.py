@@ -178,6 +178,8 @@ def _read_record(directory: Path) -> dict:
         record = json.loads((directory / CASE_FILE).read_text())
         if record["schema"] != SCHEMA:
             raise ValueError(f"schema {record['schema']}")
+        if not isinstance(record["case"], dict) or not isinstance(record["sha256"], dict):
+            raise ValueError(f"a {CASE_FILE} without a case or without hashes")
         return {"case": record["case"], "sha256": record["sha256"], **record}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _no_prepared_directory(directory, error) from error
@@ -198,10 +200,13 @@ def read_prepared(directory: Path) -> tuple[Case, Structure]:
     """
     record = _read_record(directory)
     case = parse_case(record["case"], str(directory / CASE_FILE))
-    try:
-        (path,) = directory.glob("structure.*")
-    except ValueError as error:
-        raise _no_prepared_directory(directory, error) from error
+    structures = sorted(directory.glob("structure.*"))
+    if len(structures) != 1:
+        names = ", ".join(path.name for path in structures) or "none"
+        raise CaseError(
+            f"{directory}: expected one file structure.*, which `prepare` wrote there, got {names}"
+        )
+    (path,) = structures
     hashes = record["sha256"]
     _require_prepared(path, hash_file(path), hashes.get(STRUCTURE))
     for label in (REFERENCE, *case.labels):
