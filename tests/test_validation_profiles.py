@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mdplugin.validation.profiles import estimate_distance
+from mdplugin.validation.comparison import compare_observable
+from mdplugin.validation.limits import LIMITS
+from mdplugin.validation.profiles import estimate_distance, measure_own_distances
+from mdplugin.validation.statistics import UNKNOWN
 
 
 def test_the_distance_of_two_noisy_samples_of_one_profile_is_zero_within_its_error():
@@ -25,6 +28,17 @@ def test_the_distance_of_two_profiles_is_their_rms_difference():
     # D^2 is unbiased: its mean over 100 trials is known to a tenth of one trial's error
     squares = np.array([each.value**2 for each in values])
     assert abs(squares.mean() - 0.25) <= 4 * squares.std() / np.sqrt(len(squares))
+
+
+def test_a_distance_has_its_size_in_errors_and_in_the_scatter_of_the_reference_s_runs():
+    mine, theirs = (np.outer(values, np.ones(80)) for values in ((2.0, 2.1, 2.2), (1.0, 1.1, 1.2)))
+    distance, own = estimate_distance(mine, theirs), measure_own_distances(theirs)
+    for name in ("rdf O-O", "vdos_distance"):
+        test = compare_observable(name, [distance], own, LIMITS)
+        # one constant profile from another: 1, less the variances 0.1^2 / 3 of either mean
+        assert abs(test.effect - np.sqrt(1 - 2 * 0.01 / 3) / 0.1) <= 1e-9
+        assert abs(test.sigma - distance.value / distance.error) <= 1e-9
+        assert np.isnan(compare_observable(name, [UNKNOWN], own, LIMITS).sigma)
 
 
 def count_decided(true_distance, limit, noise, more=1.0, n_trials=1000):

@@ -66,8 +66,8 @@ class Test:
             RELATIVE the logarithm of candidate over reference, of MAGNITUDE over the limit.
         allowed: largest difference that does not matter.
         limit: the same for people, in `unit`; of a RATIO the largest candidate. reason: of the limit.
-        sigma: candidate less reference in standard errors; NaN if one of them is not known.
-        effect: difference over the reference's scatter between runs (Glass's Delta); NaN if that is not known.
+        sigma: candidate less reference, or the distance between them, in standard errors; NaN if one is not known.
+        effect: the same over the reference's scatter between runs (Glass's Delta); NaN if that is not known.
         p_fail: probability of a difference as large as this if the true one is at the limit, uncorrected.
         p_corrected: the same, corrected for all tests of the case.
         p_pass: probability of a difference as small as this if the true one is at the limit.
@@ -117,7 +117,7 @@ def compare_observable(
         limit=limit,
         reason=_reason(criterion, limit, limits),
         sigma=_sigma(criterion, candidate, reference),
-        effect=_effect(candidate, reference),
+        effect=_effect(criterion, candidate, reference),
         p_fail=p_fail,
         p_pass=p_pass,
     )
@@ -132,6 +132,9 @@ def _combine(criterion: Criterion, side: Sequence[Estimate]) -> Estimate:
 
 def _sigma(criterion: Criterion, candidate: Sequence[Estimate], reference: Sequence[Estimate]) -> float:
     """Candidate less reference over its standard error, of logarithms where these are judged."""
+    if criterion.is_distance:
+        (distance,) = candidate
+        return distance.value / distance.error if distance.is_known and distance.error else math.nan
     if len(candidate) != len(reference):
         return math.nan
     if criterion.kind is Kind.COUNT:
@@ -143,8 +146,15 @@ def _sigma(criterion: Criterion, candidate: Sequence[Estimate], reference: Seque
     return difference.value / difference.error if difference.error else math.nan
 
 
-def _effect(candidate: Sequence[Estimate], reference: Sequence[Estimate]) -> float:
-    """Difference of the means over the scatter of the reference's runs (Glass's Delta)."""
+def _effect(criterion: Criterion, candidate: Sequence[Estimate], reference: Sequence[Estimate]) -> float:
+    """Difference of the means over the scatter of the reference's runs (Glass's Delta).
+
+    n runs are sqrt(n / (n - 1)) of their scatter away from the mean of the others.
+    """
+    if criterion.is_distance and len(reference) > 1:
+        n, (distance,) = len(reference), candidate
+        scatter = math.sqrt((n - 1) / n * float(np.mean([each.value**2 for each in reference])))
+        return distance.value / scatter if scatter > 0 else math.nan
     if len(candidate) != len(reference) or len(reference) < 2:
         return math.nan
     mine, theirs = (np.array([each.value for each in side]) for side in (candidate, reference))

@@ -34,6 +34,8 @@ class Criterion:
         needs: what an error bar takes, of runs that are too short for one.
         by_each_run: whether runs that all exceed the limit fail by that, whatever their scatter: the limit holds for every
             run, and a run's own fluctuations tell its error.
+        is_distance: whether the candidate's number is its distance from float64, and float64's are those of its runs from
+            each other's mean.
     """
 
     kind: Kind
@@ -45,6 +47,7 @@ class Criterion:
     grows: bool = True
     needs: str = "more replicas, longer runs"
     by_each_run: bool = False
+    is_distance: bool = False
 
 
 _DRIFT = "drift_meV_per_atom_per_ps"
@@ -84,7 +87,7 @@ CRITERIA = {
         Kind.DEVIATION, "kinetic_variance", "variance of the kinetic energy over canonical", target=1.0
     ),
     "peak_temperature": Criterion(Kind.RATIO, "peak_factor", "highest temperature of a run", "K", grows=False),
-    "rdf": Criterion(Kind.BOUND, "rdf_rms", "g(r), rms distance from float64"),
+    "rdf": Criterion(Kind.BOUND, "rdf_rms", "g(r), rms distance from float64", is_distance=True),
     "rdf_peak_height": Criterion(Kind.RELATIVE, "rdf_peak_height", "g(r), first peak's height"),
     "rdf_peak_position": Criterion(Kind.DIFFERENCE, "rdf_peak_position_A", "g(r), first peak's position", "Å"),
     "coordination": Criterion(Kind.RELATIVE, "coordination", "coordination number", floor="coordination_floor"),
@@ -92,7 +95,7 @@ CRITERIA = {
         Kind.RELATIVE, "diffusion", "diffusion coefficient", "1e-9 m²/s", floor="diffusion_floor",
         needs="runs of 5 ps or more, with several frames between 1 and 2.5 ps",
     ),
-    "vdos_distance": Criterion(Kind.BOUND, "vdos_distance", "vibrational spectrum, distance from float64"),
+    "vdos_distance": Criterion(Kind.BOUND, "vdos_distance", "vibrational spectrum, distance from float64", is_distance=True),
     "vdos_shift": Criterion(Kind.RELATIVE, "vdos_shift", "highest vibrational band, mean", "cm⁻¹"),
     "density": Criterion(Kind.RELATIVE, "density", "density", "g/cm³"),
     "pressure": Criterion(Kind.DIFFERENCE, "pressure_bar", "pressure", "bar"),
