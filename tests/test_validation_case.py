@@ -88,7 +88,7 @@ GOOD = {"ensemble": "nve", "models": ["m.pt"], "reference": "water", "engine": "
         ({"checkpoint_ps": 1e308}, "checkpoint_ps: expected fewer than 2147483648 steps .*"),
         ({"frame_fs": 1e300}, "frame_fs: expected fewer than 2147483648 steps .*, got 1e.300 fs in .*"),
         ({"frame_fs": 1e-9}, "frame_fs: expected at least timestep_fs, 0.5 fs, got 1e-09 fs"),
-        ({"checkpoint_ps": 1e-9}, "checkpoint_ps: expected at least timestep_fs, 0.5 fs, got 1e-09 ps"),
+        ({"checkpoint_ps": 1e-9}, "checkpoint_ps: expected at least timestep_fs, 0.0005 ps, got 1e-09 ps"),
         ({"length_ps": 1e4, "checkpoint_ps": 0.01}, "checkpoint_ps: .* 100000 .*, got 0.01 ps, 1000000: .*"),
         ({"replicas": 3000000}, "replicas: expected at most 1000, got 3000000"),
     ],

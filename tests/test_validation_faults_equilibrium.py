@@ -115,7 +115,7 @@ def test_wells_of_a_tenth_of_the_depth_fail_by_broken_bonds(tmp_path):
     }
     report = compare_potentials(case, Structure(tmp_path / "hydrogen.xyz", atoms), potentials, tmp_path)
     assert failed(report) == {"bonds"}
-    assert "the first bond breaks or forms at" in report.verdicts[0].sentence
+    assert "the first bond breaks or forms in replica" in report.verdicts[0].sentence
 
 
 def test_a_reference_that_falls_apart_is_the_cases_fault(tmp_path):

@@ -11,7 +11,7 @@ from validation_toys import Argon, Faulty, Spring, SPRING_eV_PER_A2, add_curl, a
 
 from mdplugin.validation.case import Case
 from mdplugin.validation.chain import execute_run, load_run
-from mdplugin.validation.measurement import Measurement
+from mdplugin.validation.measurement import Measurement, Replica, measure_replicas
 from mdplugin.validation.observables import conservation, structure, thermal, topology
 from mdplugin.validation.observables.shadow import compare_frames, measure_shadow
 from mdplugin.validation.plan import RunPlan, Segment
@@ -200,6 +200,20 @@ def test_broken_and_formed_bonds_are_counted_and_vibrations_are_not():
     series = make_series(np.array([still, formed] * topology.N_BLOCKS), np.zeros((3, 3)))
     assert topology.count_changes(series, atoms).max() >= 1
     assert abs(topology.measure_minimum_distance(series, atoms).value - 0.5) <= 1e-5
+
+
+def test_the_first_change_of_a_bond_is_noted_whatever_is_measured():
+    atoms = molecule("H2O")
+    broken = atoms.positions + np.array([[0, 0, 0], [3, 0, 0], [0, 0, 0]])
+    columns = dict.fromkeys(("time_ps", "potential_eV", "kinetic_eV", "conserved_eV", "wall_s"), np.zeros(4))
+    runs = [
+        Replica(make_series(np.array([atoms.positions, *frames]), np.zeros((3, 3)), **columns))
+        for frames in ([atoms.positions] * 2, [atoms.positions, broken])
+    ]
+    case = Case("nvt", ("a.pt",), "x", "ase")
+    note = "the first bond breaks or forms in replica 1 at 0.04 ps"
+    assert measure_replicas(case, atoms, runs, ("temperature",)).notes == (note,)
+    assert measure_replicas(case, atoms, runs[:1], ("temperature",)).notes == ()
 
 
 def test_hydrogens_of_two_molecules_that_fall_together_are_counted_and_hydrogen_bonds_are_not():

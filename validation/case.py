@@ -153,12 +153,13 @@ class Case:
 
     def _require_spacings(self) -> None:
         """A step or more apart; samples and frames enough for an average, files that can be counted."""
-        for name, spacing_fs in (
-            ("sample_fs", self.sample_fs), ("frame_fs", self.frame_fs), ("checkpoint_ps", 1000 * self.checkpoint_ps),
-        ):  # fmt: skip
-            if spacing_fs < self.timestep_fs:
-                got = f"{getattr(self, name):g} {name[-2:]}"
-                raise CaseError(f"{name}: expected at least timestep_fs, {self.timestep_fs:g} fs, got {got}")
+        for name in ("sample_fs", "frame_fs", "checkpoint_ps"):
+            value, unit = getattr(self, name), name[-2:]
+            least = self.timestep_fs / (1000 if unit == "ps" else 1)
+            if value < min(least, getattr(Case, name)):  # the defaults are a step where steps are longer
+                raise CaseError(
+                    f"{name}: expected at least timestep_fs, {least:g} {unit}, got {value:g} {unit}"
+                )
         if (segments := self.length_ps / self.checkpoint_ps) > MAX_SEGMENTS:
             raise CaseError(
                 f"checkpoint_ps: expected at most {MAX_SEGMENTS} in length_ps, {self.length_ps:g} ps, got "

@@ -77,7 +77,9 @@ def measure_replicas(
     """The chosen observables of all replicas that did not fail."""
     numbers = [i for i, each in enumerate(replicas) if each.failure is None and each.main is not None]
     sound = [replicas[number] for number in numbers]
-    changes = _count_changes(atoms, replicas) if {"bonds", "bonds_share"} & set(chosen) else {}
+    changes = _count_changes(
+        atoms, replicas
+    )  # noted whatever is chosen: other molecules are another substance
     failures = [f"replica {i}: {each.failure}" for i, each in enumerate(replicas) if each.failure is not None]
     values: dict[str, list[Estimate]] = {}
     for replica in sound:
@@ -106,7 +108,7 @@ def measure_replicas(
         spectra=spectra,
         frequency_per_cm=frequency,
         failures=tuple(failures),
-        notes=_note_changes(replicas, changes) if "bonds" in chosen else (),
+        notes=_note_changes(replicas, changes),
         ms_per_step=_time_steps(replicas),
         temperature_K=float(np.mean(temperatures)) if temperatures else np.nan,
     )
@@ -149,12 +151,11 @@ def _count_changes(atoms: ase.Atoms, replicas: list[Replica]) -> dict[int, np.nd
 
 def _note_changes(replicas: list[Replica], changes: dict[int, np.ndarray]) -> tuple[str, ...]:
     """When the first bond changes, of the replicas in which one does."""
-    notes = []
+    when = []
     for number, counts in changes.items():
         if len(changed := np.flatnonzero(counts)):
-            when = replicas[number].main.frame_time_ps[changed[0]]
-            notes.append(f"replica {number}: the first bond breaks or forms at {when:.3g} ps")
-    return tuple(notes)
+            when.append(f"replica {number} at {replicas[number].main.frame_time_ps[changed[0]]:.3g} ps")
+    return (f"the first bond breaks or forms in {', '.join(when)}",) if when else ()
 
 
 def _measure_replica(
