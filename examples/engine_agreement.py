@@ -21,7 +21,7 @@ from mdplugin.machine import describe_machine
 from mdplugin.validation.case import REFERENCE, Case
 from mdplugin.validation.case_file import read_case
 from mdplugin.validation.comparison import Test
-from mdplugin.validation.criteria import find_measurable
+from mdplugin.validation.criteria import find_criterion, find_measurable
 from mdplugin.validation.measurement import Measurement, measure_replicas
 from mdplugin.validation.plan import plan_runs
 from mdplugin.validation.pool import execute_runs
@@ -81,10 +81,12 @@ def compare(name: str, model: Path, reference: str, directory: Path) -> list[dic
 def describe(case: str, test: Test) -> dict:
     """A row; both engines' numbers where there are two, though the limit may be absolute.
 
-    The engines' runs are independent of each other, so that their means are compared (Welch's t), not pairs of runs.
+    The engines' runs are independent of each other, so that their means are compared (Welch's t), not pairs of runs; but
+    not a distance with those of ASE's own runs, which have their noise in them.
     """
     sigma = p_value = None
-    if test.reference is not None and test.candidate.is_known and test.reference.is_known:
+    has_both = test.reference is not None and test.candidate.is_known and test.reference.is_known
+    if has_both and not find_criterion(test.observable).is_distance:
         apart = subtract(test.candidate, test.reference)
         if apart.error:
             sigma = apart.value / apart.error

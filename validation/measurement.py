@@ -77,9 +77,8 @@ def measure_replicas(
     """The chosen observables of all replicas that did not fail."""
     numbers = [i for i, each in enumerate(replicas) if each.failure is None and each.main is not None]
     sound = [replicas[number] for number in numbers]
-    changes = _count_changes(
-        atoms, replicas
-    )  # noted whatever is chosen: other molecules are another substance
+    # noted whatever is chosen: other molecules are another substance
+    changes = _count_changes(atoms, replicas)
     failures = [f"replica {i}: {each.failure}" for i, each in enumerate(replicas) if each.failure is not None]
     values: dict[str, list[Estimate]] = {}
     for replica in sound:
