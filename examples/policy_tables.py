@@ -17,7 +17,7 @@ from pathlib import Path
 
 from policy_artifacts import COMPARED, LABELS, SETTINGS, TUNING, export_policies, run, split_frames
 from policy_pages import fill_pages
-from policy_rdf import draw_rdf, keep_rdfs
+from policy_rdf import draw_rdf
 
 from mdplugin.machine import describe_machine
 from mdplugin.validation.case_file import read_case
@@ -75,7 +75,7 @@ def publish(directory: Path, docs: Path) -> None:
                     if (found / file).is_file():
                         shutil.copy(found / file, kept / f"{found.name}{Path(file).suffix}")
                 if (found / RDFS).is_file():
-                    keep_rdfs(found, kept / f"{found.name}-rdf.csv")
+                    shutil.copy(found / RDFS, kept / f"{found.name}-rdf.csv")
         draw_rdf(kept, potential)
     fill_pages(kept, [docs / "precision.md", docs / "validation.md", docs.parent / "README.md"])
 

@@ -6,6 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,34 +88,47 @@ def test_bounds_are_held_against_what_was_measured(pages):
     assert [what for what, holds in found.items() if holds is None] == ["w8-calibrated: NVE against float64"]
 
 
-def test_the_dft_s_g_oo_is_read_over_the_pairs_that_there_are(pages, tmp_path):
+def test_the_dft_s_rdfs_are_read_over_the_pairs_of_two_molecules(pages, tmp_path):
     import policy_rdf
 
     r, g = policy_rdf.read_dft()
-    # 2.83 at 2.725 Å over N^2, in bins of 0.05 Å; a parabola through five bins is smoother
-    assert abs(r[g.argmax()] - 2.725) <= 1e-9 and abs(g.max() * 63 / 64 - 2.832) <= 1e-3
+    # an independent histogram of the same frames has 2.832 at 2.725 Å over N^2 of N = 64 oxygens
+    assert abs(r[g["O-O"].argmax()] - 2.725) <= 1e-9 and abs(g["O-O"].max() * 63 / 64 - 2.832) <= 1e-3
+    assert r[np.flatnonzero(g["H-H"])[0]] == pytest.approx(1.625)  # not the 1.5 Å of a molecule
     assert policy_rdf.write_rdf(tmp_path, "water") == policy_rdf.NOT_RUN
 
 
-def test_g_oo_of_the_runs_stands_beside_the_dft_s(pages, tmp_path):
+def test_rdfs_of_the_runs_stand_beside_the_dft_s(pages, tmp_path):
     import policy_rdf
 
     r, g = policy_rdf.read_dft()
     rows = ["potential,replica,pair,r_A,g,pairs,centres"]
-    for label, factor in (("reference", 1.0), ("water-w8", 1.1)):
-        for replica in range(3):
-            rows += [
-                f"{label},{replica},O-O,{x:.3f},{factor * y + 0.001 * replica:.6g},64,640"
-                for x, y in zip(r[:124], g[:124], strict=True)
-            ]
+    for label, factor, nearest in (("reference", 1.0, 1.6), ("water-w8", 1.1, 1.0)):
+        rows += [
+            f"{label},{replica},{pair},{x:.3f},{factor * y + 0.001 * replica:.6g},{int(x > nearest)},640"
+            for replica in range(3)
+            for pair in policy_rdf.PAIRS
+            for x, y in zip(r, g[pair], strict=True)
+        ]
     (tmp_path / "water-192-nvt-rdf.csv").write_text("\n".join(rows) + "\n")
-    lines = policy_rdf.write_rdf(tmp_path, "water").splitlines()
-    peaks = {line.split("|")[1].strip(): float(line.split("|")[3].split("±")[0]) for line in lines[2:]}
-    dft = next(height for name, height in peaks.items() if name.startswith("DFT"))
-    assert abs(peaks["float64"] - dft - 0.001) <= 2e-3 and abs(peaks["w8"] - 1.1 * dft - 0.001) <= 2e-3
+    header, _, *lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in policy_rdf.write_rdf(tmp_path, "water").splitlines()
+    ]
+    table = {line[0].split(",")[0]: dict(zip(header, line, strict=True)) for line in lines}
+    for column in (2, 4, 6):  # each pair's height
+        heights = {
+            name: float(row[header[column]].split("±")[0])
+            for name, row in table.items()
+            if name in ("DFT", "float64", "w8")
+        }
+        assert abs(heights["float64"] - heights["DFT"] - 0.001) <= 2e-3
+        assert abs(heights["w8"] - 1.1 * heights["DFT"] - 0.001) <= 2e-3
+    nearest = {name: row["nearest H-H, Å"] for name, row in table.items()}
+    assert (nearest["DFT"], nearest["float64"], nearest["w8"]) == ("1.60", "1.60", "1.00")
     # one run lies on the others' mean, two are 0.0015 off
     assert policy_rdf.read_band(tmp_path, "water", "float64") == pytest.approx(
         0.0015 * (2 / 3) ** 0.5, rel=0.01
     )
     policy_rdf.draw_rdf(tmp_path, "water")
-    assert (tmp_path / "water-goo.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "water-rdf.png").read_bytes().startswith(b"\x89PNG")
