@@ -45,6 +45,15 @@ def test_an_option_that_would_be_ignored_is_refused(tmp_path, capsys, words, mes
     assert not (tmp_path / "report").exists()
 
 
+def test_a_directory_without_a_name_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="3"):
+        main(["validate", "nve", "-o", ""])
+    error = capsys.readouterr().err
+    assert "expected a directory, got ''; for the current one give ." in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("jobs", [0, -1, 1.5])
 def test_runs_are_not_done_fewer_than_one_at_a_time(tmp_path, jobs):
     with pytest.raises(CaseError, match=f"^jobs: expected an integer of at least 1, got {jobs}$"):

@@ -7,9 +7,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import ase.io
 import pytest
+from validation_artifacts import crystal, save_morse
 
 import mdplugin.validation
+from mdplugin.cli import main
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 POLICIES = Path(__file__).parents[1] / "docs" / "policies"
@@ -67,7 +70,25 @@ def test_a_report_is_read_on_a_screen_and_on_a_telephone(tmp_path, name):
     style = re.compile(r"<style>.*?</style>", re.DOTALL)
     page = (POLICIES / f"{name}.html").read_text()
     page = style.sub(style.search(TEMPLATE.read_text())[0], page, count=1)  # as it is now
-    found, console = show(page, tmp_path)
+    assert_readable(*show(page, tmp_path))
+
+
+@pytest.mark.slow
+def test_a_report_of_today_is_read_on_both_too(tmp_path):
+    ase.io.write(tmp_path / "crystal.xyz", crystal())
+    words = [
+        "--model",
+        str(save_morse(tmp_path / "low.pt", "fp32")),
+        "--reference",
+        str(save_morse(tmp_path / "morse.pt")),
+    ]
+    words += ["--structure", str(tmp_path / "crystal.xyz"), "-o", str(tmp_path / "report")]
+    assert main(["validate", "nvt", *words, "--length-ps", "0.2", "--equilibration-ps", "0.02"]) in (0, 1, 2)
+    assert_readable(*show((tmp_path / "report" / "report.html").read_text(), tmp_path))
+
+
+def assert_readable(found, console):
+    """Of what `show` found."""
     assert console == []  # it has no script: whatever stands there is an error
     for width, each in zip(WIDTHS, found, strict=True):
         assert width - 20 <= each["width"] <= width  # less a scroll bar

@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_validation_survival import assert_same, read_case_of, segments_of, write_case
 
@@ -27,6 +28,12 @@ def blank(path):
     path.write_bytes(data[:200] + bytes(200) + data[400:])
 
 
+def replace(path):
+    """A whole archive, but another one."""
+    with path.open("wb") as file:
+        np.savez(file, positions=np.zeros(3))
+
+
 @pytest.mark.parametrize(
     ("tear", "engine"),
     [
@@ -48,6 +55,7 @@ def test_files_that_a_power_failure_tore_are_made_again_bit_for_bit(tmp_path, en
         tear(file)
     if engine == "ase":
         blank(run / "segment-0000.npz")
+        replace(run / "segment-0002.npz")
     assert main(["validate", "--collect", "-o", str(output)]) == 3  # says that it is not done
     execute_one(output, "reference-0")
     assert_same(segments_of(output), done)

@@ -26,7 +26,7 @@ from mdplugin.validation.series import (
     Failure,
     Series,
     copy_durably,
-    is_whole,
+    is_series,
     join_series,
     load_series,
     read_extent,
@@ -133,7 +133,7 @@ def _state(directory: Path, number: int, suffix: str) -> Path:
 
 def _is_committed(directory: Path, segment: Segment) -> bool:
     path = _series(directory, segment.number)
-    if not is_whole(path):
+    if not is_series(path):
         return False
     steps, failure = read_extent(path)
     return failure is not None or steps == count_steps(segment)

@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--ranks", type=int, help="MPI ranks of one run, LAMMPS only (default 1)")
     add("--checkpoint-ps", type=float, help="time between checkpoints")
     add("--jobs", type=int, help="runs at a time, at least 1 (default: as many as the cores serve)")
-    add("-o", "--output", type=Path, required=True, metavar="DIR", help="directory of runs and report")
+    add("-o", "--output", type=_directory, required=True, metavar="DIR", help="directory of runs and report")
     add(
         "--quick",
         action="store_true",
@@ -118,6 +118,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plan:
         return _plan(cases, arguments)
     return _finish(_validate(cases, arguments), arguments)
+
+
+def _directory(text: str) -> Path:
+    if not text:  # a variable of a script that is not set; Path makes "." of it
+        raise argparse.ArgumentTypeError("expected a directory, got ''; for the current one give .")
+    return Path(text)
 
 
 def _require_one_purpose(arguments: argparse.Namespace) -> None:

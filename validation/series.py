@@ -250,6 +250,14 @@ def is_whole(path: Path) -> bool:
         return False
 
 
+def is_series(path: Path) -> bool:
+    """Whether a whole .npz is there that `save_series` wrote."""
+    if not is_whole(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return f"{_META}.npy" in archive.namelist()
+
+
 def load_series(path: Path) -> Series:
     """Read what `save_series` wrote."""
     with np.load(path) as arrays:
