@@ -41,6 +41,8 @@ _NEWER = {
     "use_reduced_cg": False,
     "use_so3": False,
 }
+# fixed when a network is trained from scratch; mace-torch trains them when it starts from another network's
+_TUNED = {"bessel_weights"}
 _UNKNOWN = object()
 _ROUNDING = 1e-12  # of constants (path weights, moments of activations) that another build of torch computed
 
@@ -73,13 +75,22 @@ def _compare(file: Part | None, built: Part | None, where: str) -> None:
         return
     kind = type(file).__name__
     _compare_attributes(kind, file, built, where)
-    for table in ("parameters", "buffers"):
-        for name, theirs, ours in _pair(file.table(table), built.table(table), where):
+    parameters, buffers = _sort_tensors(file, built.table("buffers"))
+    for tensors, table in ((parameters, "parameters"), (buffers, "buffers")):
+        for name, theirs, ours in _pair(tensors, built.table(table), where):
             _compare_tensors(kind, theirs, ours, f"{where}.{name}")
     if kind == "Contraction":
         _compare_paths(file, where)
     for name, theirs, ours in _pair(file.table("modules"), built.table("modules"), where):
         _compare(theirs, ours, f"{where}.{name}")
+
+
+def _sort_tensors(file: Part, built_buffers: dict) -> tuple[dict, dict]:
+    """The file's parameters and buffers; what fine-tuning made a parameter of, and is built as a buffer, is one of these."""
+    parameters, buffers = dict(file.table("parameters")), dict(file.table("buffers"))
+    for name in _TUNED & parameters.keys() & built_buffers.keys():
+        buffers[name] = parameters.pop(name)
+    return parameters, buffers
 
 
 def _is_graph(part: Part) -> bool:
@@ -194,9 +205,10 @@ def _equal(a, b) -> bool:
 
 def _fill(network: torch.nn.Module, file: Part) -> None:
     """Replace every tensor that the file has; submodules that are code alone (scripted, torch.fx) have none."""
-    for name, weight in file.table("parameters").items():
+    parameters, buffers = _sort_tensors(file, network._buffers)
+    for name, weight in parameters.items():
         network._parameters[name] = None if weight is None else torch.nn.Parameter(weight.detach(), False)
-    for name, value in file.table("buffers").items():
+    for name, value in buffers.items():
         if name in network._buffers:
             network._buffers[name] = None if value is None else value.detach()
     for name, part in file.table("modules").items():
