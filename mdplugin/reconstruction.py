@@ -41,7 +41,7 @@ _NEWER = {
     "use_reduced_cg": False,
     "use_so3": False,
 }
-# fixed when a network is trained from scratch; mace-torch trains them when it starts from another network's
+# buffers, of which mace-torch makes parameters when a training starts from another network's
 _TUNED = {"bessel_weights"}
 _UNKNOWN = object()
 _ROUNDING = 1e-12  # of constants (path weights, moments of activations) that another build of torch computed

@@ -99,6 +99,23 @@ def test_every_buffer_comes_from_the_file(model, tmp_path):
     assert shifted.r_max == pytest.approx(4.004, abs=1e-12)
 
 
+@pytest.mark.parametrize("factor", [1.0, 1.01])
+def test_a_fine_tuned_network_is_read_with_its_frequencies(model, tmp_path, factor):
+    def tune(network):  # as mace_run_train --foundation_model leaves it: a parameter, and no buffer any more
+        basis = network.radial_embedding.bessel_fn
+        frequencies = factor * basis.bessel_weights
+        del basis.bessel_weights
+        basis.bessel_weights = torch.nn.Parameter(frequencies)
+
+    tuned = read_checkpoint(change(model, tmp_path / "b.model", tune))
+    frequencies = read_checkpoint(model).network.radial_embedding.bessel_fn.bessel_weights
+    assert torch.equal(tuned.network.radial_embedding.bessel_fn.bessel_weights, factor * frequencies)
+    require_equal(tuned, read_checkpoint(tmp_path / "b.model", trust=True))
+    if factor == 1:
+        save_potential(tuned, tmp_path / "b.json")
+        require_equal(read_checkpoint(tmp_path / "b.json"), tuned)
+
+
 # --- networks that mace-torch does not build from these settings ------------------------------------------------
 
 
