@@ -71,15 +71,21 @@ def test_clusters_of_the_second_stage_are_labelled():
 
 def test_molecules_that_are_too_near_are_found(monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLES / "train_water")
-    from molecules import assign_oxygens, find_near
+    from molecules import find_near
 
     atoms = ase.io.read(potentials.find_structure("water-64"))
-    molecule, hydrogens = assign_oxygens(atoms), np.flatnonzero(atoms.numbers == 1)
-    assert (np.unique(molecule, return_counts=True)[1] == 3).all() and len(find_near(atoms)) == 0
+    (pairs, molecule), hydrogens = find_near(atoms), np.flatnonzero(atoms.numbers == 1)
+    assert (np.unique(molecule, return_counts=True)[1] == 3).all() and len(pairs) == 0
     distances = atoms.get_all_distances(mic=True)
     distances[molecule[:, None] == molecule] = np.inf
     i = hydrogens[0]
     j = hydrogens[distances[i, hydrogens].argmin()]
     line = atoms.get_distance(i, j, mic=True, vector=True)
     atoms.positions[molecule == molecule[j]] += line * (1.2 / np.linalg.norm(line) - 1)
-    assert sorted((int(i), int(j))) in find_near(atoms).tolist()
+    assert sorted((int(i), int(j))) in find_near(atoms)[0].tolist()
+    atoms.positions[hydrogens[molecule[hydrogens] == molecule[i]][1]] = atoms.positions[molecule[j]] + [
+        0,
+        0,
+        1,
+    ]
+    assert len(find_near(atoms)[0]) == 0  # a proton went over

@@ -6,7 +6,7 @@ from validation_artifacts import save_morse
 
 from mdplugin.errors import CaseError
 from mdplugin.validation import lammps_input
-from mdplugin.validation.chain import load_failure
+from mdplugin.validation.chain import read_end
 from mdplugin.validation.lammps_output import speaks_of_dynamics
 from mdplugin.validation.plan import plan_runs
 from mdplugin.validation.workspace import execute_one, prepare
@@ -95,7 +95,7 @@ def execute_broken_run(directory, engine, explosion_K):
     prepare(case, directory / "report")
     execute_one(directory / "report", "broken-0")
     plan = next(plan for plan in plan_runs(case) if plan.name == "broken-0")
-    return load_failure(directory / "report" / "runs" / "broken-0", plan.segments[0])
+    return read_end(directory / "report" / "runs" / "broken-0", plan.segments[0])[1]
 
 
 @pytest.mark.parametrize("engine", ["ase", "lammps"])

@@ -26,7 +26,6 @@ from mdplugin.validation.series import (
     Failure,
     Series,
     copy_durably,
-    is_series,
     join_series,
     load_series,
     read_extent,
@@ -59,7 +58,7 @@ def execute_run(engine: Engine, plan: RunPlan, directory: Path, reach=None) -> N
                     _execute_segment(engine, segment, directory)
                 done += count_steps(segment)
                 reach(done)
-                if load_failure(directory, segment) is not None:
+                if read_end(directory, segment)[1] is not None:
                     break
     except OSError as error:
         raise CaseError(
@@ -70,16 +69,17 @@ def execute_run(engine: Engine, plan: RunPlan, directory: Path, reach=None) -> N
 
 def _find_missing(engine: Engine, plan: RunPlan, directory: Path) -> set[int]:
     """Numbers of the segments to do: those that are not committed, and those whose state one of them needs and lacks."""
-    segments = []
+    ends = []
     for segment in plan.segments:
-        segments.append(segment)
-        if _is_committed(directory, segment) and load_failure(directory, segment) is not None:
+        is_committed, failure = read_end(directory, segment)
+        ends.append((segment, is_committed))
+        if failure is not None:
             break
     missing = set()
-    for segment in reversed(segments):
+    for segment, is_committed in reversed(ends):
         state = _state(directory, segment.number, engine.suffix)
         is_lacking = segment.number + 1 in missing and not engine.is_whole(state)
-        if is_lacking or not _is_committed(directory, segment):
+        if is_lacking or not is_committed:
             missing.add(segment.number)
     return missing
 
@@ -90,7 +90,7 @@ def _copy_equilibration(engine: Engine, plan: RunPlan, segment: Segment, directo
         return False
     for twin in plan.list_twins(directory.parent):
         state = _state(twin, segment.number, engine.suffix)
-        if _is_committed(twin, segment) and load_failure(twin, segment) is None and engine.is_whole(state):
+        if read_end(twin, segment) == (True, None) and engine.is_whole(state):
             copy_durably(state, _state(directory, segment.number, engine.suffix))
             copy_durably(_series(twin, segment.number), _series(directory, segment.number))
             return True
@@ -131,17 +131,12 @@ def _state(directory: Path, number: int, suffix: str) -> Path:
     return directory / f"state-{number:04d}{suffix}"
 
 
-def _is_committed(directory: Path, segment: Segment) -> bool:
-    path = _series(directory, segment.number)
-    if not is_series(path):
-        return False
-    steps, failure = read_extent(path)
-    return failure is not None or steps == count_steps(segment)
-
-
-def load_failure(directory: Path, segment: Segment) -> Failure | None:
-    """Where a committed segment broke off, or None."""
-    return read_extent(_series(directory, segment.number))[1]
+def read_end(directory: Path, segment: Segment) -> tuple[bool, Failure | None]:
+    """Whether a segment is committed, and where it broke off."""
+    if (extent := read_extent(_series(directory, segment.number))) is None:
+        return False, None
+    steps, failure = extent
+    return failure is not None or steps == count_steps(segment), failure
 
 
 def count_steps(segment: Segment) -> int:
@@ -153,11 +148,12 @@ def count_done(directory: Path, plan: RunPlan) -> int:
     """Steps of a run that are committed; all of them if it broke off."""
     done = 0
     for segment in plan.segments:
-        if not _is_committed(directory, segment):
+        is_committed, failure = read_end(directory, segment)
+        if failure is not None:
+            return plan.steps
+        if not is_committed:
             return done
         done += count_steps(segment)
-        if load_failure(directory, segment) is not None:
-            return plan.steps
     return done
 
 
@@ -165,7 +161,7 @@ def load_run(directory: Path, plan: RunPlan) -> tuple[Series | None, Failure | N
     """The measured part of a finished run, and where its preparation broke off (then there is no measured part)."""
     measured = []
     for segment in plan.segments:
-        if not _is_committed(directory, segment):
+        if not read_end(directory, segment)[0]:
             break
         series = load_series(_series(directory, segment.number))
         if segment.is_measured:

@@ -250,14 +250,6 @@ def is_whole(path: Path) -> bool:
         return False
 
 
-def is_series(path: Path) -> bool:
-    """Whether a whole .npz is there that `save_series` wrote."""
-    if not is_whole(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return f"{_META}.npy" in archive.namelist()
-
-
 def load_series(path: Path) -> Series:
     """Read what `save_series` wrote."""
     with np.load(path) as arrays:
@@ -267,9 +259,13 @@ def load_series(path: Path) -> Series:
     return Series(**values, **meta, failure=None if failure is None else Failure(*failure))
 
 
-def read_extent(path: Path) -> tuple[int, Failure | None]:
-    """Steps and failure of a stored series, without its arrays."""
+def read_extent(path: Path) -> tuple[int, Failure | None] | None:
+    """Steps and failure of a stored series, without its arrays; None where no whole file of `save_series` is."""
+    if not is_whole(path):
+        return None
     with np.load(path) as arrays:
+        if _META not in arrays.files:
+            return None
         meta = json.loads(arrays[_META].tobytes())
     return meta["steps"], None if meta["failure"] is None else Failure(*meta["failure"])
 

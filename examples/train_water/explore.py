@@ -39,7 +39,8 @@ def main() -> None:
     )
     for count in range(round(1000 * options.picoseconds / EVERY_FS)):
         dynamics.run(round(EVERY_FS / 0.5))
-        if len(pairs := find_near(atoms)):
+        pairs, _ = find_near(atoms)
+        if len(pairs):
             frame = ase.Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=True)
             ase.io.write(options.out, frame, append=True, format="extxyz")
         print(f"{(count + 1) * EVERY_FS} fs, {atoms.get_temperature():.0f} K, {len(pairs)} near", flush=True)

@@ -17,7 +17,7 @@ import itertools
 import ase
 import ase.io
 import numpy as np
-from molecules import assign_oxygens, find_near, unwrap_molecule
+from molecules import find_near, measure_distances, unwrap_molecule
 from pyscf import dft, gto
 from pyscf.data.nist import BOHR, HARTREE2EV
 
@@ -47,26 +47,23 @@ def push_together(atoms: ase.Atoms, rng: np.random.Generator) -> np.ndarray:
                 return np.concatenate(parts)
 
 
-def cut_found(atoms: ase.Atoms, rng: np.random.Generator) -> np.ndarray | None:
-    """(9 or 12, 3) positions in Å of two molecules that are too near, and of the one or two nearest to the contact.
-
-    None if one of them lends another a proton: what is too near then belongs together.
-    """
-    i, j = rng.choice(find_near(atoms))
-    molecule = assign_oxygens(atoms)
-    pair = molecule[i], molecule[j]
-    others = [oxygen for oxygen in np.flatnonzero(atoms.numbers == 8) if oxygen not in pair]
+def cut_found(atoms: ase.Atoms, rng: np.random.Generator) -> np.ndarray:
+    """(9 or 12, 3) positions in Å of two molecules that are too near, and of one or two whole ones next to them."""
+    pairs, molecule = find_near(atoms)
+    i, j = rng.choice(pairs)
+    near = {molecule[i], molecule[j]}
     first, second, *others = (
-        unwrap_molecule(atoms, molecule, oxygen, atoms.positions[i]) for oxygen in (*pair, *others)
+        unwrap_molecule(atoms, molecule, oxygen, atoms.positions[i])
+        for oxygen in (molecule[i], molecule[j], *(each for each in np.unique(molecule) if each not in near))
     )
-    others.sort(key=lambda each: np.linalg.norm(each - atoms.positions[i], axis=1).min())
-    parts = [first, second, *others[: rng.integers(1, 3)]]
-    return np.concatenate(parts) if all(len(part) == len(WATER) for part in parts) else None
+    whole = [each for each in others if len(each) == len(WATER)]
+    whole.sort(key=lambda each: np.linalg.norm(each - atoms.positions[i], axis=1).min())
+    return np.concatenate([first, second, *whole[: rng.integers(1, 3)]])
 
 
 def sort_molecules(atoms: ase.Atoms, oxygen: int) -> list[np.ndarray]:
     """Molecules, (3, 3) each, O first, by their distance from that of `oxygen`, which comes first."""
-    centre, molecule = atoms.positions[oxygen], assign_oxygens(atoms)
+    centre, (_, molecule) = atoms.positions[oxygen], measure_distances(atoms)
     molecules = [
         unwrap_molecule(atoms, molecule, each, centre) for each in np.flatnonzero(atoms.numbers == 8)
     ]
@@ -115,10 +112,13 @@ def main() -> None:
     options = parser.parse_args()
     rng, frames = np.random.default_rng(options.seed), ase.io.read(options.frames, ":")
     make, weight = (cut_found, WEIGHT_FOUND) if options.found else (push_together, WEIGHT)
+    if options.found and not (frames := [atoms for atoms in frames if len(find_near(atoms)[0])]):
+        parser.error(
+            f"{options.frames} has no two molecules that are too near; let explore.py run longer or hotter"
+        )
     alone, _ = solve(WATER)
     for count in range(options.clusters):
-        while (positions := make(frames[rng.integers(len(frames))], rng)) is None:
-            pass
+        positions = make(frames[rng.integers(len(frames))], rng)
         if (cluster := label_cluster(positions, weight, alone)) is not None:
             ase.io.write(options.out, cluster, append=True, format="extxyz")
             strongest = np.abs(cluster.arrays["REF_forces"]).max()

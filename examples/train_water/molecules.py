@@ -8,19 +8,22 @@ from ase.geometry import find_mic
 NEAR = {"HH": 1.45, "HO": 1.3, "OO": 2.2}
 
 
-def assign_oxygens(atoms: ase.Atoms) -> np.ndarray:
-    """(n_atoms,) index of the nearest oxygen: the molecule of each atom."""
-    oxygens = np.flatnonzero(atoms.numbers == 8)
-    return oxygens[atoms.get_all_distances(mic=True)[:, oxygens].argmin(axis=1)]
+def measure_distances(atoms: ase.Atoms) -> tuple[np.ndarray, np.ndarray]:
+    """(n_atoms, n_atoms) distances in Å, and the molecule of each atom: (n_atoms,) index of the nearest oxygen."""
+    distances, oxygens = atoms.get_all_distances(mic=True), np.flatnonzero(atoms.numbers == 8)
+    return distances, oxygens[distances[:, oxygens].argmin(axis=1)]
 
 
-def find_near(atoms: ase.Atoms) -> np.ndarray:
-    """(n, 2) pairs i < j of atoms of two molecules that are nearer than NEAR."""
-    distances, molecule = atoms.get_all_distances(mic=True), assign_oxygens(atoms)
-    is_oxygen = atoms.numbers == 8
+def find_near(atoms: ase.Atoms) -> tuple[np.ndarray, np.ndarray]:
+    """(n, 2) pairs i < j of atoms of two molecules that are nearer than NEAR, and the molecule of each atom.
+
+    Not of molecules of which one lends another a proton: what is too near then belongs together.
+    """
+    distances, molecule = measure_distances(atoms)
+    is_oxygen, is_whole = atoms.numbers == 8, np.bincount(molecule)[molecule] == 3
     limits = np.array([NEAR["HH"], NEAR["HO"], NEAR["OO"]])[is_oxygen[:, None].astype(int) + is_oxygen]
-    near = (distances < limits) & (molecule[:, None] != molecule)
-    return np.argwhere(np.triu(near))
+    near = (distances < limits) & (molecule[:, None] != molecule) & is_whole & is_whole[:, None]
+    return np.argwhere(np.triu(near)), molecule
 
 
 def unwrap_molecule(atoms: ase.Atoms, molecule: np.ndarray, oxygen: int, centre: np.ndarray) -> np.ndarray:
