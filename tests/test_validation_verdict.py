@@ -177,6 +177,7 @@ def test_what_a_reference_could_not_be_judged_by_is_said():
     energies = {
         "energy_drift": [Estimate(0.0, 1e-3, 9)] * 3,
         "kinetic_distribution": [Estimate(1.0, 0.1, 9)] * 3,
+        "gradient": [Estimate(1.0, 1e-6, 9)] * 3,
     }
     known = {**SOUND, **energies, "kinetic_p_value": [Estimate(0.5)] * 3}
     assert require_sound_reference(CASE, known, ()) == ()

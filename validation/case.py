@@ -40,10 +40,12 @@ OBSERVABLES = {
         "reversal", "gradient", "shadow",
     ),
     "nvt": (
-        "temperature", "kinetic_distribution", "energy_drift", "pressure", "rdf", "coordination", "diffusion", "vdos",
-        "shadow",
+        "temperature", "kinetic_distribution", "energy_drift", "gradient", "pressure_gradient", "pressure", "rdf",
+        "coordination", "diffusion", "vdos", "shadow",
     ),
-    "npt": ("temperature", "density", "pressure", "volume_fluctuation", "rdf", "shadow"),
+    "npt": (
+        "temperature", "gradient", "pressure_gradient", "density", "pressure", "volume_fluctuation", "rdf", "shadow",
+    ),
     "stability": ("peak_temperature", "bonds", "minimum_distance", "shadow"),
 }  # fmt: skip
 

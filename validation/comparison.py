@@ -1,25 +1,21 @@
 """Estimates of candidate and reference -> tests: difference, error, effect size, p-values, outcome, advice.
 
-Replicas are compared in pairs: replica i of the candidate with replica i of the reference, which start from the same
-state. At constant energy replicas differ for good, and only pairs cancel that.
+The means of both sides over their replicas are compared (Welch's t). What is measured of runs that start from one state
+and have not parted yet is compared in pairs, replica i with replica i: at constant energy replicas differ for good, and
+only pairs cancel that.
 
-With a difference d, its standard error s and a limit D two questions are asked of Student's t distribution:
-
-    fail   is |true difference| > D?   p_fail = P(|t s + D| >= |d|) under |true difference| = D, small if beyond
-    pass   is |true difference| < D?   p_pass = P(t s <= |d| - D), small if within (two one-sided tests)
-
-Neither shown means that the runs are too short to tell. p_fail is corrected for the number of tests of a case
-(Benjamini and Hochberg, J. R. Stat. Soc. B 57, 289 (1995)); requiring every observable to pass needs no correction
-(intersection-union test: Berger and Hsu, Stat. Sci. 11, 283 (1996)). Equivalence testing: Schuirmann,
-J. Pharmacokinet. Biopharm. 15, 657 (1987).
+p_fail (significance.py) is corrected for the number of tests of a case (Benjamini and Hochberg, J. R. Stat. Soc. B 57,
+289 (1995)); requiring every observable to pass needs no correction (intersection-union test: Berger and Hsu, Stat. Sci.
+11, 283 (1996)).
 
 Where a limit holds for every run (a drift's), runs that heat differently have so uncertain a mean that three could heat
 by 20 standard errors and more undecided. So it fails too if each of three runs or more exceeds the limit by itself, all
 to one side: if none did, the largest of their n p-values would be as small as p with the probability p^n. Of the two
 p-values the smaller one is doubled (Bonferroni).
+
+Averages over configurations pass by what reweighting finds of the difference, where that is known (reweighting.py).
 """
 
-import bisect
 import dataclasses
 import enum
 import math
@@ -27,10 +23,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+from scipy import stats
 
 from mdplugin.validation.criteria import CRITERIA, Criterion, Kind, find_criterion
 from mdplugin.validation.limits import Limit
+from mdplugin.validation.significance import find_count_p_values, find_factors, find_p_values
 from mdplugin.validation.statistics import Estimate, combine_replicas, subtract, take_one
 
 
@@ -46,6 +43,16 @@ EXIT_STATUS = {Outcome.PASS: 0, Outcome.FAIL: 1, Outcome.INCONCLUSIVE: 2}
 WORST_FIRST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 ONE_SIDED = (Kind.BOUND, Kind.MAGNITUDE, Kind.COUNT, Kind.DEFICIT, Kind.RATIO)
 ABSOLUTE = (Kind.BOUND, Kind.MAGNITUDE, Kind.DEVIATION)  # judged without the reference
+METHODS = {
+    Kind.DIFFERENCE: "difference",
+    Kind.RELATIVE: "logarithm of the ratio",
+    Kind.DEVIATION: "deviation from its value",
+    Kind.BOUND: "bound",
+    Kind.MAGNITUDE: "bound of the logarithm",
+    Kind.COUNT: "counts (Poisson)",
+    Kind.DEFICIT: "difference to one side",
+    Kind.RATIO: "logarithm of the ratio, to one side",
+}
 MIN_RUNS = 3  # that can exceed a limit each by itself
 LOGARITHMIC = (Kind.MAGNITUDE, Kind.RATIO, Kind.RELATIVE)  # where the numbers are positive
 
@@ -70,7 +77,10 @@ class Test:
         effect: the same over the reference's scatter between runs (Glass's Delta); NaN if that is not known.
         p_fail: probability of a difference as large as this if the true one is at the limit, uncorrected.
         p_corrected: the same, corrected for all tests of the case.
-        p_pass: probability of a difference as small as this if the true one is at the limit.
+        p_pass: probability of a difference as small as this if the true one is at the limit; of `reweighted` where that is
+            known.
+        method: how it is tested, for people.
+        reweighted: the difference in `unit` that frames of the candidate give alone (reweighting.py), or None.
         outcome: pass, fail, inconclusive.
         advice: how much more is needed, where inconclusive.
     """
@@ -88,9 +98,16 @@ class Test:
     effect: float
     p_fail: float
     p_pass: float
+    method: str
+    reweighted: Estimate | None = None
     p_corrected: float = math.nan
     outcome: Outcome = Outcome.INCONCLUSIVE
     advice: str = ""
+
+    @property
+    def evidence(self) -> tuple[Estimate, float]:
+        """(difference, allowed) by which it can pass."""
+        return (self.difference, self.allowed) if self.reweighted is None else (self.reweighted, self.limit)
 
 
 def compare_observable(
@@ -101,11 +118,14 @@ def compare_observable(
     has_reference = bool(reference) or criterion.kind not in ABSOLUTE
     difference, allowed, limit = _difference(criterion, candidate, reference, limits)
     if criterion.kind is Kind.COUNT:
-        p_fail, p_pass = _count_p_values(candidate, reference, allowed)
+        p_fail, p_pass = find_count_p_values(candidate, reference, allowed)
     else:
-        p_fail, p_pass = _p_values(difference, allowed, one_sided=criterion.kind in ONE_SIDED)
+        p_fail, p_pass = find_p_values(difference, allowed, one_sided=criterion.kind in ONE_SIDED)
+    method = METHODS[criterion.kind] + (", in pairs" if criterion.is_paired else "")
     if criterion.by_each_run and math.isfinite(p_fail):
-        p_fail = min(1.0, 2 * min(p_fail, _p_of_each_run(criterion, candidate, reference, limits)))
+        p_of_each = _p_of_each_run(criterion, candidate, reference, limits)
+        method += "; each run by itself" if p_of_each < p_fail else ""
+        p_fail = min(1.0, 2 * min(p_fail, p_of_each))
     return Test(
         observable=name,
         title=" ".join([criterion.title, name.partition(" ")[2]]).strip(),
@@ -120,7 +140,18 @@ def compare_observable(
         effect=_effect(criterion, candidate, reference),
         p_fail=p_fail,
         p_pass=p_pass,
+        method=method,
     )
+
+
+def reweigh_test(test: Test, runs: Sequence[Estimate]) -> Test:
+    """The test with the difference that reweighting finds in each run, by which it passes; as it was if none is known."""
+    reweighted = combine_replicas(runs)
+    is_one_sided = find_criterion(test.observable).kind in ONE_SIDED
+    _, p_pass = find_p_values(reweighted, test.limit, one_sided=is_one_sided)
+    if not math.isfinite(p_pass):
+        return test
+    return dataclasses.replace(test, reweighted=reweighted, p_pass=p_pass)
 
 
 def _combine(criterion: Criterion, side: Sequence[Estimate]) -> Estimate:
@@ -140,9 +171,10 @@ def _sigma(criterion: Criterion, candidate: Sequence[Estimate], reference: Seque
     if criterion.kind is Kind.COUNT:
         difference = _count_difference(candidate, reference)
     elif criterion.kind in LOGARITHMIC and _are_positive([*candidate, *reference]):
-        difference = combine_pairs(*([_logarithm(each) for each in side] for side in (candidate, reference)))
+        sides = ([_logarithm(each) for each in side] for side in (candidate, reference))
+        difference = subtract_sides(criterion, *sides)
     else:
-        difference = combine_pairs(candidate, reference)
+        difference = subtract_sides(criterion, candidate, reference)
     return difference.value / difference.error if difference.error else math.nan
 
 
@@ -174,7 +206,7 @@ def _p_of_each_run(
     largest, signs, others = 0.0, set(), reference or [None] * len(candidate)
     for mine, theirs in zip(candidate, others, strict=True):
         difference, allowed, _ = _difference(criterion, [mine], [theirs], limits)
-        p_fail, _ = _p_values(difference, allowed, one_sided=criterion.kind in ONE_SIDED)
+        p_fail, _ = find_p_values(difference, allowed, one_sided=criterion.kind in ONE_SIDED)
         largest = max(largest, p_fail if math.isfinite(p_fail) else 1.0)
         signs.add(math.copysign(1, difference.value))
     is_beyond = len(signs) == 1 and largest < limits["each_run"].value
@@ -201,9 +233,9 @@ def _difference(
         case Kind.COUNT:
             difference = _count_difference(candidate, reference)
         case Kind.DEFICIT:
-            difference = combine_pairs(reference, candidate)
+            difference = subtract_sides(criterion, reference, candidate)
         case _:
-            difference = combine_pairs(candidate, reference)
+            difference = subtract_sides(criterion, candidate, reference)
     return difference, limit, limit
 
 
@@ -238,8 +270,8 @@ def _relative_difference(
     limit = factor * size if is_ratio else (factor - 1) * size
     if limit > floor and _are_positive([*candidate, *reference]):
         sides = ([_logarithm(each) for each in side] for side in (candidate, reference))
-        return combine_pairs(*sides), math.log(factor), limit
-    difference = combine_replicas(candidate) if is_ratio else combine_pairs(candidate, reference)
+        return subtract_sides(criterion, *sides), math.log(factor), limit
+    difference = combine_replicas(candidate) if is_ratio else subtract_sides(criterion, candidate, reference)
     return difference, max(limit, floor), max(limit, floor)
 
 
@@ -256,9 +288,11 @@ def _exponential(logarithm: Estimate) -> Estimate:
     return Estimate(value, value * logarithm.error, logarithm.dof)
 
 
-def combine_pairs(first: Sequence[Estimate], second: Sequence[Estimate]) -> Estimate:
-    """Mean of first - second over the replicas, which are in the same order."""
-    return combine_replicas([subtract(*pair) for pair in zip(first, second, strict=True)])
+def subtract_sides(criterion: Criterion, first: Sequence[Estimate], second: Sequence[Estimate]) -> Estimate:
+    """first - second, of pairs of replicas or of the means over all of them."""
+    if criterion.is_paired:
+        return combine_replicas([subtract(*pair) for pair in zip(first, second, strict=True)])
+    return subtract(combine_replicas(first), combine_replicas(second))
 
 
 def _reason(criterion: Criterion, limit: float, limits: dict[str, Limit]) -> str:
@@ -270,43 +304,6 @@ def _reason(criterion: Criterion, limit: float, limits: dict[str, Limit]) -> str
     if criterion.kind is Kind.RELATIVE:
         return f"{chosen.value:g} {chosen.unit}: {chosen.reason}"
     return chosen.reason
-
-
-def _p_values(difference: Estimate, limit: float, *, one_sided: bool) -> tuple[float, float]:
-    """(p_fail, p_pass) of a difference; see the head of this file. NaN if the error is not known."""
-    value = difference.value if one_sided else abs(difference.value)
-    if math.isinf(value):
-        return 0.0, 1.0
-    if not difference.is_known:
-        return math.nan, math.nan
-    if difference.error == 0:
-        return (1.0, 0.0) if value <= limit else (0.0, 1.0)
-    # Student's distribution is special.stdtr
-    inside = float(special.stdtr(difference.dof, (value - limit) / difference.error))
-    beyond = float(special.stdtr(difference.dof, (limit - value) / difference.error))
-    if not one_sided:
-        beyond += float(special.stdtr(difference.dof, -(value + limit) / difference.error))
-    return min(1.0, beyond), inside
-
-
-def _count_p_values(
-    candidate: Sequence[Estimate], reference: Sequence[Estimate], allowed: float
-) -> tuple[float, float]:
-    """(p_fail, p_pass) of counts of rare events, whose scatter in a few runs says nothing.
-
-    The candidate's count is held against a Poisson variable of the reference's rate and `allowed` more per run. The
-    reference's rate is as uncertain as its own count makes it: gamma-distributed (Jeffreys' prior), which makes its part
-    of the candidate's count negative binomial.
-    """
-    n = len(candidate)
-    mine, theirs = (round(sum(each.value for each in side)) for side in (candidate, reference))
-
-    def p_at_most(count: int) -> float:
-        of_background = np.arange(count + 1)
-        weights = stats.nbinom.pmf(of_background, theirs + 0.5, 0.5)
-        return float(weights @ special.pdtr(count - of_background, n * allowed))
-
-    return max(0.0, 1 - p_at_most(mine - 1)), p_at_most(mine)
 
 
 def judge_tests(tests: Sequence[Test], limits: dict[str, Limit]) -> tuple[Test, ...]:
@@ -330,35 +327,17 @@ def judge_tests(tests: Sequence[Test], limits: dict[str, Limit]) -> tuple[Test, 
     return tuple(judged)
 
 
-FACTORS = np.geomspace(1.0, 1000.0, 400).tolist()  # more data than there is
-
-
 def _advise(test: Test, n_tests: int, limits: dict[str, Limit]) -> str:
-    """How many times more data a decision needs, if the difference stays what it is.
-
-    Variances fall with the number of replicas, and with the length of what is measured all along. (The variance of a
-    slope falls faster, but only if nothing heats by chance.) Degrees of freedom grow with the replicas; with the length
-    they do where errors are those of blocks, but not where they are the scatter of runs: not to be counted on.
-    """
-    difference = test.difference
+    """How much more data a decision needs (`find_factors`)."""
+    # the chi-square test has no criterion
+    criterion = CRITERIA.get(test.observable.partition(" ")[0], Criterion)
+    difference, allowed = test.evidence
     if not difference.is_known:
-        # the chi-square test has no criterion
-        criterion = CRITERIA.get(test.observable.partition(" ")[0], Criterion)
         return f"too few samples for an error bar: {criterion.needs}"
-    criterion = find_criterion(test.observable)
-
-    def is_decided(factor: float, dof: float) -> bool:
-        more = Estimate(difference.value, difference.error / math.sqrt(factor), dof)
-        p_fail, p_pass = _p_values(more, test.allowed, one_sided=criterion.kind in ONE_SIDED)
-        n_p_values = n_tests * (2 if criterion.by_each_run else 1)
-        return p_pass < limits["false_pass"].value or n_p_values * p_fail < limits["false_alarm"].value
-
-    def find_factor(growth: int) -> int | None:
-        """The least of FACTORS that decides; degrees of freedom grow with this power of it."""
-        k = bisect.bisect_left(FACTORS, True, key=lambda f: is_decided(f, difference.dof * f**growth))
-        return max(2, math.ceil(FACTORS[k])) if k < len(FACTORS) else None
-
-    replicas, length = find_factor(1), find_factor(0)
+    n_p_values = n_tests * (2 if criterion.by_each_run else 1)
+    replicas, length = find_factors(
+        difference, allowed, limits, n_p_values, one_sided=criterion.kind in ONE_SIDED
+    )
     if replicas is None:
         return "the difference is as large as the limit: no length of run will tell"
     if not criterion.grows:

@@ -36,6 +36,7 @@ class Criterion:
             run, and a run's own fluctuations tell its error.
         is_distance: whether the candidate's number is its distance from float64, and float64's are those of its runs from
             each other's mean.
+        is_paired: whether replicas are compared in pairs: where it is measured, runs of one start have not parted.
     """
 
     kind: Kind
@@ -48,8 +49,10 @@ class Criterion:
     needs: str = "more replicas, longer runs"
     by_each_run: bool = False
     is_distance: bool = False
+    is_paired: bool = False
 
 
+_NEEDS_RUNS = "three replicas or more, longer runs"
 _DRIFT = "drift_meV_per_atom_per_ps"
 CRITERIA = {
     "energy_drift": Criterion(
@@ -60,11 +63,11 @@ CRITERIA = {
     ),
     "energy_fluctuation": Criterion(
         Kind.RATIO, "fluctuation_factor", "fluctuation of the total energy", "meV/atom",
-        floor="fluctuation_floor_meV_per_atom", grows=False,
+        floor="fluctuation_floor_meV_per_atom", grows=False, is_paired=True,
     ),
     "timestep_exponent": Criterion(
         Kind.DIFFERENCE, "timestep_exponent", "exponent of the fluctuation with dt", target=2.0, grows=False,
-        by_each_run=True,
+        by_each_run=True, is_paired=True,
     ),
     "momentum": Criterion(Kind.MAGNITUDE, "momentum_ratio", "change of the momentum", grows=False),
     "angular_momentum": Criterion(
@@ -87,7 +90,7 @@ CRITERIA = {
         Kind.DEVIATION, "kinetic_variance", "variance of the kinetic energy over canonical", target=1.0
     ),
     "peak_temperature": Criterion(Kind.RATIO, "peak_factor", "highest temperature of a run", "K", grows=False),
-    "rdf": Criterion(Kind.BOUND, "rdf_rms", "g(r), rms distance from float64", is_distance=True),
+    "rdf": Criterion(Kind.BOUND, "rdf_rms", "g(r), rms distance from float64", needs=_NEEDS_RUNS, is_distance=True),
     "rdf_peak_height": Criterion(Kind.RELATIVE, "rdf_peak_height", "g(r), first peak's height"),
     "rdf_peak_position": Criterion(Kind.DIFFERENCE, "rdf_peak_position_A", "g(r), first peak's position", "Å"),
     "coordination": Criterion(Kind.RELATIVE, "coordination", "coordination number", floor="coordination_floor"),
@@ -95,8 +98,13 @@ CRITERIA = {
         Kind.RELATIVE, "diffusion", "diffusion coefficient", "1e-9 m²/s", floor="diffusion_floor",
         needs="runs of 5 ps or more, with several frames between 1 and 2.5 ps",
     ),
-    "vdos_distance": Criterion(Kind.BOUND, "vdos_distance", "vibrational spectrum, distance from float64", is_distance=True),
+    "vdos_distance": Criterion(
+        Kind.BOUND, "vdos_distance", "vibrational spectrum, distance from float64", needs=_NEEDS_RUNS, is_distance=True
+    ),
     "vdos_shift": Criterion(Kind.RELATIVE, "vdos_shift", "highest vibrational band, mean", "cm⁻¹"),
+    "pressure_gradient": Criterion(
+        Kind.DEVIATION, "pressure_gradient_bar", "pressure less the energy's own change with volume", "bar", grows=False
+    ),
     "density": Criterion(Kind.RELATIVE, "density", "density", "g/cm³"),
     "pressure": Criterion(Kind.DIFFERENCE, "pressure_bar", "pressure", "bar"),
     "volume_fluctuation": Criterion(Kind.RELATIVE, "volume_fluctuation", "fluctuation of the volume", "Å³"),
@@ -124,7 +132,9 @@ def find_limits(chosen: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*names, *GENERAL_LIMITS]))
 
 
-NEEDS_VOLUME = ("rdf", "coordination", "pressure", "density", "volume_fluctuation", "volume_trend")
+NEEDS_VOLUME = (
+    "rdf", "coordination", "pressure", "pressure_gradient", "density", "volume_fluctuation", "volume_trend",
+)  # fmt: skip
 
 
 def find_obstacle(name: str, periodic: Sequence[bool]) -> str | None:

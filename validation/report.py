@@ -36,7 +36,9 @@ COLUMNS = (
     "effect size",
     "limit",
     "verdict",
-    "corrected p",
+    "p of a fail, corrected",
+    "p of a pass",
+    "test",
     "why this limit",
 )
 
@@ -163,9 +165,22 @@ def row(test: Test) -> tuple[str, ...]:
         "-" if math.isnan(test.effect) else f"{test.effect:.2g}",
         format_limit(test) + unit,
         f"{test.outcome}{advice}",
-        "-" if math.isnan(test.p_corrected) else f"{test.p_corrected:.2g}",
+        _format_p(test.p_corrected),
+        _format_p(test.p_pass),
+        _describe_method(test) + (unit if test.reweighted else ""),
         test.reason,
     )
+
+
+def _format_p(p: float) -> str:
+    return "-" if math.isnan(p) else f"{p:.2g}"
+
+
+def _describe_method(test: Test) -> str:
+    """What fails and passes the test, and by how much it differs where reweighting says so."""
+    if test.reweighted is None:
+        return test.method
+    return f"{test.method}; pass: reweighted, {format_estimate(test.reweighted)}"
 
 
 def page_content(report: Report, figures: Sequence[Path]) -> dict:
@@ -283,8 +298,10 @@ def read_report(path: str | os.PathLike) -> Report:
 
 def _read_findings(content: dict) -> Findings:
     sides = {
-        side: {name: [_read_estimate(each) for each in values] for name, values in content[side].items()}
-        for side in ("candidate", REFERENCE)
+        side: {
+            name: [_read_estimate(each) for each in values] for name, values in content.get(side, {}).items()
+        }
+        for side in ("candidate", REFERENCE, "shifts")
     }
     return Findings(
         content["label"],

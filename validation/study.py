@@ -1,5 +1,6 @@
 """The score: case -> runs -> series -> observables -> comparison -> verdict -> report."""
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from mdplugin.validation.case import REFERENCE, Case
 from mdplugin.validation.chain import count_done, execute_run, load_run
 from mdplugin.validation.criteria import NEEDS_VOLUME, PARTS, find_measurable
 from mdplugin.validation.measurement import Measurement, Replica, measure_replicas
-from mdplugin.validation.observables.conservation import measure_gradient
+from mdplugin.validation.observables.conservation import measure_gradient, measure_pressure_gradient
 from mdplugin.validation.observables.shadow import Shadow, compare_frames, measure_shadow
+from mdplugin.validation.observables.structure import Rdf, compute_rdfs
 from mdplugin.validation.plan import plan_runs
 from mdplugin.validation.pool import execute_runs
 from mdplugin.validation.potential import Potential, load_potential
@@ -22,14 +24,15 @@ from mdplugin.validation.profiles import add_profiles
 from mdplugin.validation.progress import show_progress
 from mdplugin.validation.provenance import record_provenance
 from mdplugin.validation.report import Report, write_report
-from mdplugin.validation.series import read_frames
+from mdplugin.validation.reweighting import estimate_shifts
+from mdplugin.validation.series import Series, read_frames
 from mdplugin.validation.stage import exit_when_terminated
 from mdplugin.validation.statistics import UNKNOWN, Estimate
 from mdplugin.validation.systems import Structure
 from mdplugin.validation.verdict import Findings, judge, require_sound_reference
 from mdplugin.validation.workspace import MODELS, RUNS, make_engine, prepare, read_prepared
 
-N_FRAMES = 40  # of each run, for what needs the potentials themselves
+N_FRAMES = 100  # of each run, for what needs the potentials themselves
 N_GRADIENT_FRAMES = 10  # of these: each takes four energies, and is known to 1e-5 in fp32
 
 
@@ -165,11 +168,13 @@ def _gather_findings(
     """What the verdict on one candidate needs; `unjudged` says what could not be asked of the reference."""
     candidate, reference = (evidence[each].measurement for each in (label, REFERENCE))
     extra = add_profiles(candidate, reference)
+    shifts = estimate_shifts(evidence[label].shadows, reference)
     sides = mark_missing(wanted, {**candidate.values, **extra[0]}, {**reference.values, **extra[1]})
     return Findings(
         label=label,
         candidate=_chosen(sides[0], case),
         reference=sides[1],
+        shifts=_chosen(shifts, case),
         failures=candidate.failures,
         replicas=case.replicas,
         notes=(
@@ -241,20 +246,43 @@ def evaluate_frames(
 ) -> list[Shadow]:
     """Add what needs the potentials themselves to the measurement's values: shadow and gradient."""
     shadows: list[Shadow] = []
-    calculators = [potentials[each].make_calculator() for each in (label, REFERENCE)]
+    candidate, reference = (potentials[each].make_calculator() for each in (label, REFERENCE))
     for replica in replicas:
         if replica.failure is not None or replica.main is None:
             continue
-        indices = _spread(len(replica.main.positions), N_FRAMES)
-        frames = read_frames(replica.main, atoms, indices)
+        main, indices = replica.main, _spread(len(replica.main.positions), N_FRAMES)
+        frames = read_frames(main, atoms, indices)
         if "shadow" in chosen and label != REFERENCE:
-            shadows.append(compare_frames(frames, replica.main.frame_time_ps[indices], *calculators))
-            for name, estimate in measure_shadow(shadows[-1], case.temperature_K).items():
-                measurement.values.setdefault(name, []).append(estimate)
+            shadow = compare_frames(
+                frames,
+                main.frame_time_ps[indices],
+                candidate,
+                reference,
+                case.temperature_K,
+                with_pressure="pressure" in chosen,
+                rdfs=_compute_frame_rdfs(main, atoms, indices)
+                if {"rdf", "coordination"} & set(chosen)
+                else (),
+            )
+            shadows.append(shadow)
+            _add_values(measurement, measure_shadow(shadow))
+        some = [frames[index] for index in _spread(len(frames), N_GRADIENT_FRAMES)]
         if "gradient" in chosen:
-            some = [frames[index] for index in _spread(len(frames), N_GRADIENT_FRAMES)]
-            measurement.values.setdefault("gradient", []).append(measure_gradient(some, calculators[0]))
+            _add_values(measurement, {"gradient": measure_gradient(some, candidate)})
+        if "pressure_gradient" in chosen:
+            _add_values(measurement, {"pressure_gradient": measure_pressure_gradient(some, candidate)})
     return shadows
+
+
+def _add_values(measurement: Measurement, values: Mapping[str, Estimate]) -> None:
+    for name, estimate in values.items():
+        measurement.values.setdefault(name, []).append(estimate)
+
+
+def _compute_frame_rdfs(series: Series, atoms: ase.Atoms, indices: np.ndarray) -> list[Rdf]:
+    """g(r) of single frames, a block each."""
+    some = dataclasses.replace(series, positions=series.positions[indices], cells=series.cells[indices])
+    return compute_rdfs(some, atoms, n_blocks=len(indices))
 
 
 def _spread(length: int, number: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Estimates per replica + limits -> verdict. Needs the numbers of report.json and nothing else."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scipy import stats
 
@@ -14,12 +14,15 @@ from mdplugin.validation.comparison import (
     compare_observable,
     find_worst,
     judge_tests,
+    reweigh_test,
 )
 from mdplugin.validation.criteria import CRITERIA, find_criterion
 from mdplugin.validation.limits import Limit
 from mdplugin.validation.statistics import Estimate, combine_replicas, scale
 
 P_VALUE = "kinetic_p_value"
+# tests that must pass before reweighting counts: the first, and the second where a case has it
+GATES = ("gradient", "pressure_gradient")
 COMPLETED, ORIGIN = "completed", "origin"
 MAX_DECIMALS = 7  # smaller errors have an exponent
 MAX_NAMED = 3  # undecided tests in the sentence; the table has them all
@@ -32,6 +35,7 @@ class Findings:
     Attributes:
         label: of the candidate.
         candidate, reference: observable -> one estimate per replica.
+        shifts: observable -> candidate less float64 on the candidate's own frames (reweighting.py), one per replica.
         failures: the candidate's replicas that broke off, in words.
         replicas: how many were run.
         notes: what else is worth telling of the candidate's replicas, in words.
@@ -45,6 +49,7 @@ class Findings:
     replicas: int
     notes: tuple[str, ...] = ()
     foreign: str = ""
+    shifts: dict[str, list[Estimate]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,10 +82,20 @@ def judge(findings: Findings, limits: dict[str, Limit]) -> Verdict:
             tests.append(
                 compare_observable(name, findings.candidate[name], findings.reference.get(name, []), limits)
             )
-    judged = judge_tests(tests, limits)
+    judged = judge_tests(_reweigh(tests, findings.shifts, limits), limits)
     outcome = find_worst(test.outcome for test in judged)
     sentence = "; ".join([_summarise(findings, outcome, judged), *findings.notes])
     return Verdict(findings.label, outcome, judged, sentence)
+
+
+def _reweigh(tests: list[Test], shifts: dict[str, list[Estimate]], limits: dict[str, Limit]) -> list[Test]:
+    """The tests, averages over configurations by reweighting where forces and pressure are those of the energy."""
+    p_of_gates = {test.observable: test.p_pass for test in tests if test.observable in GATES}
+    if GATES[0] not in p_of_gates or not all(p < limits["false_pass"].value for p in p_of_gates.values()):
+        return tests
+    return [
+        reweigh_test(test, shifts[test.observable]) if test.observable in shifts else test for test in tests
+    ]
 
 
 def _rank(name: str) -> tuple[int, str]:
@@ -104,6 +119,7 @@ def _test_fact(observable: str, title: str, count: int, reason: str) -> Test:
         effect=math.nan,
         p_fail=0.0 if count else 1.0,
         p_pass=1.0 if count else 0.0,
+        method="fact",
     )
 
 
@@ -126,6 +142,7 @@ def _test_distribution(findings: Findings, limits: dict[str, Limit]) -> Test:
         effect=math.nan,
         p_fail=p_values[0],
         p_pass=0.0 if is_known else math.nan,  # a goodness of fit can be refuted, not shown
+        method="chi-square",
     )
 
 

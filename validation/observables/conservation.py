@@ -3,7 +3,7 @@
 import ase
 import numpy as np
 from ase import units
-from ase.calculators.calculator import Calculator
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 
 from mdplugin.validation.series import Series
 from mdplugin.validation.statistics import (
@@ -104,6 +104,7 @@ def measure_reversal(series: Series) -> Estimate:
 # rms per coordinate. Two points 5e-4 Å apart miss an O-H bond's slope by 1e-4 (h^2); four points so far apart by 1e-5
 # (h^4), and see three times less of the rounding of energies
 GRADIENT_STEP_A = 2e-3
+VOLUME_STRAIN = 2e-3  # of lengths: an O-H bond by as much as GRADIENT_STEP_A
 STENCIL = {2: -1 / 12, 1: 8 / 12, -1: -8 / 12, -2: 1 / 12}  # of the first derivative
 
 
@@ -124,3 +125,26 @@ def measure_gradient(frames: list[ase.Atoms], calculator: Calculator) -> Estimat
             slope += weight * atoms.get_potential_energy() / length
         ratios.append(-slope / size)
     return estimate_mean_of_few(np.array(ratios))
+
+
+def measure_pressure_gradient(frames: list[ase.Atoms], calculator: Calculator) -> Estimate:
+    """Pressure of the stress less -dE/dV by central differences, bar: 0 where the stress is that of the energy."""
+    apart = []
+    for frame in frames:
+        atoms = frame.copy()
+        atoms.calc = calculator
+        pressure, slope = find_virial_pressure(atoms), 0.0
+        for step, weight in STENCIL.items():
+            atoms.set_cell((1 + step * VOLUME_STRAIN) * frame.cell.array, scale_atoms=False)
+            atoms.positions = (1 + step * VOLUME_STRAIN) * frame.positions
+            slope += weight * atoms.get_potential_energy() / VOLUME_STRAIN
+        apart.append(pressure + slope / (3 * frame.get_volume()) / units.bar)
+    return estimate_mean_of_few(np.array(apart))
+
+
+def find_virial_pressure(atoms: ase.Atoms) -> float:
+    """Pressure of the stress, without the kinetic part, bar; NaN if the calculator has no stress."""
+    try:
+        return -float(atoms.get_stress()[:3].sum()) / 3 / units.bar
+    except PropertyNotImplementedError:
+        return np.nan

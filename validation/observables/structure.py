@@ -12,12 +12,13 @@ from MDAnalysis.analysis.rdf import InterRDF
 
 from mdplugin.validation.observables.trajectory import make_universe
 from mdplugin.validation.series import Series
-from mdplugin.validation.statistics import UNKNOWN, Estimate, estimate_mean_of_few
+from mdplugin.validation.statistics import Estimate, estimate_mean_of_few
 
 BIN_A = 0.05
 MAX_R_A = 8.0
 N_BLOCKS = 5  # of a run, for error bars
 SMOOTH_BINS = 3
+SHELL_NUMBERS = ("rdf_peak_position", "rdf_peak_height", "coordination")
 
 
 @dataclass(frozen=True)
@@ -45,17 +46,17 @@ class Rdf:
         return self.g.mean(axis=0)
 
 
-def compute_rdfs(series: Series, atoms: ase.Atoms) -> list[Rdf]:
-    """g(r) of every pair of elements; pairs within a molecule of `atoms` do not count.
+def compute_rdfs(series: Series, atoms: ase.Atoms, n_blocks: int = N_BLOCKS) -> list[Rdf]:
+    """g(r) of every pair of elements, in blocks of frames; pairs within a molecule of `atoms` do not count.
 
     Empty without a cell, where no density is defined, and of fewer frames than blocks.
     """
-    if not atoms.pbc.all() or len(series.positions) < N_BLOCKS:
+    if not atoms.pbc.all() or len(series.positions) < n_blocks:
         return []
     widths = [np.abs(np.linalg.det(cell)) / np.linalg.norm(_faces(cell), axis=1) for cell in series.cells]
     r_max = min(MAX_R_A, 0.5 * float(np.min(widths)))
     n_bins = int(r_max / BIN_A)
-    edges = np.linspace(0, len(series.positions), N_BLOCKS + 1).astype(int)
+    edges = np.linspace(0, len(series.positions), n_blocks + 1).astype(int)
     universes = [make_universe(series, atoms, slice(*block)) for block in itertools.pairwise(edges)]
     elements = [chemical_symbols[number] for number in np.unique(atoms.numbers)]
     rdfs = []
@@ -151,25 +152,32 @@ def measure_shell(
 
     `estimate` makes a number of those of the blocks, in the order of time.
     """
-    peaks = [find_peak(rdf.r, g, shell) for g in rdf.g]
-    if any(peak is None for peak in peaks):
-        return {name: UNKNOWN for name in ("rdf_peak_position", "rdf_peak_height", "coordination")}
-    positions, heights = np.array(peaks).T
-    inside = rdf.r <= shell.end
-    neighbours = rdf.counts[:, inside].sum(axis=1) / rdf.centres
-    return {
-        "rdf_peak_position": estimate(positions),
-        "rdf_peak_height": estimate(heights),
-        "coordination": estimate(neighbours),
-    }
+    blocks = zip(rdf.g, rdf.counts, rdf.centres, strict=True)
+    numbers = np.array([describe_shell(rdf.r, *block, shell) for block in blocks])
+    return {name: estimate(column) for name, column in zip(SHELL_NUMBERS, numbers.T, strict=True)}
 
 
-def find_peak(r: np.ndarray, g: np.ndarray, shell: Shell) -> tuple[float, float] | None:
-    """Vertex of the parabola through the 5 bins around the largest value in the shell."""
+def describe_shell(
+    r: np.ndarray, g: np.ndarray, counts: np.ndarray, centres: float, shell: Shell, top: int | None = None
+) -> np.ndarray:
+    """(3,) SHELL_NUMBERS of one g(r) (n_bins,) with its counts (n_bins,) around so many centres; NaN without a peak."""
+    if (peak := find_peak(r, g, shell, top)) is None:
+        return np.full(len(SHELL_NUMBERS), np.nan)
+    return np.array([*peak, counts[r <= shell.end].sum() / centres])
+
+
+def find_top(r: np.ndarray, g: np.ndarray, shell: Shell) -> int | None:
+    """Index of the largest value in the shell, or None."""
     window = np.flatnonzero((r >= shell.low) & (r <= shell.high))
-    if len(window) == 0:
+    return int(window[np.argmax(g[window])]) if len(window) else None
+
+
+def find_peak(
+    r: np.ndarray, g: np.ndarray, shell: Shell, top: int | None = None
+) -> tuple[float, float] | None:
+    """Vertex of the parabola through the 5 bins around the largest value in the shell, or around the bin `top`."""
+    if top is None and (top := find_top(r, g, shell)) is None:
         return None
-    top = int(window[np.argmax(g[window])])
     near = slice(max(0, top - 2), top + 3)
     a, b, c = np.polyfit(r[near] - r[top], g[near], 2)
     if a >= 0:

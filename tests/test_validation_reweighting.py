@@ -1,0 +1,180 @@
+"""Reweighting: closed forms, error bars that cover, and whole cases that pass by it or are kept from it."""
+
+import ase
+import ase.io
+import numpy as np
+import pytest
+from test_validation_faults import judge_argon, scale_forces
+from test_validation_observables import make_series
+from validation_artifacts import crystal, save_morse
+from validation_toys import Argon, Faulty, argon_box
+
+import mdplugin
+from mdplugin.validation.case import Case
+from mdplugin.validation.measurement import Measurement
+from mdplugin.validation.observables import conservation, structure
+from mdplugin.validation.observables.shadow import Shadow
+from mdplugin.validation.reweighting import estimate_shifts, weigh_frames
+from mdplugin.validation.statistics import UNKNOWN
+from mdplugin.validation.study import validate
+from mdplugin.validation.systems import Structure
+
+
+def make_shadow(log_weights, **columns):
+    """Frames of which nothing but the energy difference and the columns is known."""
+    empty = np.zeros(len(log_weights))
+    known = {"pressure_bar": np.zeros((len(log_weights), 2)), "volume_A3": empty + 1, "rdfs": {}, **columns}
+    return Shadow(
+        n_atoms=1, time_ps=empty, energy_meV_per_atom=empty, force_ms=empty, force_slope=empty,
+        log_weights=np.asarray(log_weights), mass_amu=1.0, **known,
+    )  # fmt: skip
+
+
+def of_values(*names):
+    return Measurement(values={name: [UNKNOWN] for name in names})
+
+
+@pytest.fixture
+def box(tmp_path):
+    ase.io.write(tmp_path / "argon.xyz", argon_box())
+    return Structure(tmp_path / "argon.xyz", argon_box())
+
+
+def test_gaussian_volumes_give_the_reference_s_mean_and_fluctuation():
+    """Volumes of a harmonic E about 1000 Å³ with std 10; the reference's is 2 Å³ lower and 5 % narrower."""
+    rng, covered = np.random.default_rng(1), []
+    for _ in range(100):
+        volume = rng.normal(1000, 10, 100)
+        log_weights = ((volume - 1000) / 10) ** 2 / 2 - ((volume - 998) / 9.5) ** 2 / 2
+        # the sign: E of the candidate less the reference's, and E = (V - V0)^2 / 2 s^2
+        shadow = make_shadow(log_weights, volume_A3=volume)
+        shifts = estimate_shifts([shadow], of_values("density", "volume_fluctuation"))
+        ((density,), (fluctuation,)) = shifts["density"], shifts["volume_fluctuation"]
+        # to first order -2 / 1000 of the density, to second the fluctuations' (s / V)^2
+        true = 1.66053906660 / 1000 * (1e-4 - (0.002 + 0.004e-3 + 0.95**2 * 1e-4))
+        covered.append(
+            [
+                abs(density.value - true) < 2.3 * density.error,
+                abs(fluctuation.value - 0.5) < 2.3 * fluctuation.error,
+            ]
+        )
+        # without a common set of frames the noise is 10 sqrt(2 / 100)
+        assert density.error < 0.7 * 1.66e-6 * 10 * np.sqrt(2 / 100)
+    assert (np.mean(covered, axis=0) >= 0.87).all()
+
+
+def test_a_pressure_is_each_potential_s_own_on_the_candidate_s_frames():
+    rng = np.random.default_rng(1)
+    volume = rng.normal(0, 1, 400)
+    # the reference's energy is x^2 / 2 - 0.1 x: its mean of x is 0.1, of which its pressure has 1000 bar each, and 50 more
+    pressures = np.stack([1000 * volume, 1000 * volume + 50], axis=1)
+    shifts = estimate_shifts([make_shadow(0.1 * volume, pressure_bar=pressures)], of_values("pressure"))
+    (pressure,) = shifts["pressure"]
+    assert abs(pressure.value + 150) <= 3 * pressure.error and pressure.error <= 15
+
+
+def test_a_square_well_raises_g_by_boltzmann_s_factor():
+    """An ideal gas seen by a reference that has 0.1 kT more attraction below 3 Å: g is exp(0.1) there, to first order."""
+    rng, atoms = np.random.default_rng(1), ase.Atoms("Ar20", cell=[12.0] * 3, pbc=True)
+    shadows, runs = [], []
+    for _ in range(6):
+        positions = rng.uniform(0, 12, (200, 20, 3))
+        positions[0] = (
+            np.arange(20)[:, None] * [3.9, 5.1, 4.3] % 12
+        )  # no bonds in the frame that tells molecules
+        (rdf,) = structure.compute_rdfs(make_series(positions, 12 * np.eye(3)), atoms, n_blocks=200)
+        vectors = positions[:, :, None] - positions[:, None]
+        distances = np.linalg.norm(vectors - 12 * np.round(vectors / 12), axis=-1)
+        near = (distances < 3).sum(axis=(1, 2)) / 2 - 10  # each atom is near itself
+        shadows.append(make_shadow(0.1 * near, rdfs={rdf.pair: rdf}))
+        runs.append(rdf)
+    (distance,) = estimate_shifts(shadows, Measurement(values={}, rdfs={"Ar-Ar": runs}))["rdf Ar-Ar"]
+    volume_share = (runs[0].r < 3).mean()
+    true = (np.exp(0.1) - 1) * np.sqrt(volume_share)
+    assert abs(distance.value - true) <= 4 * distance.error and distance.error < 0.2 * true
+
+
+def test_frames_of_which_few_would_speak_for_all_say_nothing():
+    assert weigh_frames(np.zeros(10)) == pytest.approx(0.1)
+    assert weigh_frames(np.array([0.0] * 9 + [5.0])) is None
+    assert estimate_shifts([make_shadow(np.array([0.0] * 9 + [5.0]))], of_values("pressure")) == {}
+    assert estimate_shifts([], of_values("pressure")) == {}
+
+
+class Deeper(Argon):
+    epsilon = 1.002 * Argon.epsilon
+
+
+OBSERVABLES = ("gradient", "rdf", "coordination", "shadow")
+
+
+def test_a_fifth_of_a_percent_deeper_wells_pass_where_runs_of_their_own_tell_nothing(box, tmp_path):
+    report = judge_argon(box, tmp_path, Deeper(), ensemble="nvt", observables=OBSERVABLES)
+    tests = {test.observable: test for test in report.verdicts[0].tests}
+    for name in ("rdf Ar-Ar", "rdf_peak_height Ar-Ar", "coordination Ar-Ar"):
+        test = tests[name]
+        assert test.outcome == "pass" and "reweighted" not in test.method
+        direct = test.difference.error * (test.limit / test.allowed)
+        assert test.reweighted.error < 0.2 * direct
+        # deeper wells, higher peaks: by 0.002 kT times eps / kT of g, with more neighbours
+        assert abs(test.reweighted.value) < 0.01 * max(1.0, test.candidate.value)
+
+
+def test_forces_that_are_not_those_of_the_energy_are_kept_from_it(box, tmp_path):
+    report = judge_argon(
+        box, tmp_path, Faulty(Argon(), scale_forces(1.001)), ensemble="nvt", observables=OBSERVABLES
+    )
+    tests = {test.observable: test for test in report.verdicts[0].tests}
+    assert tests["gradient"].outcome == "fail"
+    assert tests["coordination Ar-Ar"].reweighted is None
+    assert report.findings[0].shifts  # they were there
+
+
+@pytest.mark.parametrize("ensemble", ["nvt", "npt"])
+def test_a_sound_candidate_passes_a_whole_case_of_averages(tmp_path, ensemble):
+    """All but what moves (diffusion, spectra) and the temperature, which take longer: of larger atoms, in LAMMPS."""
+    ase.io.write(tmp_path / "crystal.xyz", crystal())
+    observables = {
+        "nvt": ("energy_drift", "coordination"),
+        "npt": ("density", "volume_fluctuation"),
+    }[ensemble]
+    case = Case(
+        ensemble, (str(save_morse(tmp_path / "larger.pt", rest=3.0002)),), str(save_morse(tmp_path / "morse.pt")),
+        "lammps", structure=str(tmp_path / "crystal.xyz"), timestep_fs=4.0, temperature_K=50, length_ps=12.0,
+        equilibration_ps=2.0, checkpoint_ps=40.0, frame_fs=40.0, sample_fs=16.0, replicas=3,
+        observables=(*observables, "gradient", "pressure_gradient", "pressure", "rdf", "shadow"),
+    )  # fmt: skip
+    report = validate(case, tmp_path / "report", quiet=True)
+    undecided = {test.observable: test.advice for test in report.verdicts[0].tests if test.outcome != "pass"}
+    assert not undecided
+    assert report.exit_status == 0
+
+
+def test_a_pressure_is_compared_with_the_energy_s_change_with_volume(tmp_path):
+    rng, frames = np.random.default_rng(1), []
+    for _ in range(8):
+        frames.append(crystal())
+        frames[-1].rattle(0.1, rng=rng)
+    calculator = mdplugin.MACEQuantCalculator(save_morse(tmp_path / "morse.pt"))
+    sound = conservation.measure_pressure_gradient(frames, calculator)
+    assert abs(sound.value) <= 0.5 and sound.error <= 0.5
+
+    halved = conservation.measure_pressure_gradient(frames, Halved(tmp_path / "morse.pt"))
+    pressures = [conservation.find_virial_pressure(with_calculator(frame, calculator)) for frame in frames]
+    assert halved.value == pytest.approx(sound.value - np.mean(pressures) / 2)
+    assert abs(np.mean(pressures)) / 2 > 27
+    assert not conservation.measure_pressure_gradient(frames, Argon()).is_known  # it has no stress
+
+
+class Halved(mdplugin.MACEQuantCalculator):
+    """Its stress, not its energy."""
+
+    def calculate(self, *arguments):
+        super().calculate(*arguments)
+        self.results["stress"] = self.results["stress"] / 2
+
+
+def with_calculator(frame, calculator):
+    atoms = frame.copy()
+    atoms.calc = calculator
+    return atoms
