@@ -183,8 +183,14 @@ def _numbers(reports: Sequence, stem: str | None = None) -> list[str]:
         tests = {test.observable: test for test in verdict.tests}
         foreign = set() if report.case.ensemble == "nve" else {DRIFT}
         for name in set(tests) & set(DYNAMICS) - set(found) - foreign:
-            found[name] = format_estimate(tests[name].candidate if stem else tests[name].reference)
+            found[name] = _number(tests[name]) if stem else format_estimate(tests[name].reference)
     return [found.get(name, NOTHING) for name in DYNAMICS]
+
+
+def _number(test) -> str:
+    """Of the candidate; what reweighting says first, then what the runs do."""
+    of_runs = format_estimate(test.candidate)
+    return f"{format_estimate(test.reweighted)} (runs: {of_runs})" if test.reweighted else of_runs
 
 
 def read_reports(kept: Path, potential: str, ensemble: str = "") -> dict:

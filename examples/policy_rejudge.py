@@ -19,7 +19,7 @@ from mdplugin.machine import describe_machine
 from mdplugin.validation.page import render_page
 from mdplugin.validation.report import page_content, read_report, title
 
-_FIGURE = re.compile(r'alt="([a-z ]+)" src="data:image/png;base64,([^"]+)"')
+_FIGURE = re.compile(r'(?:data-name|alt)="([a-z ]+)"[^>]* src="data:image/png;base64,([^"]+)"')
 
 
 def rejudge(path: Path) -> None:

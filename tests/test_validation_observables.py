@@ -301,8 +301,8 @@ def test_the_shadow_of_known_errors():
         results["forces"] *= 1.01
         results["energy"] += 0.001 * len(atoms) * call  # 1 meV/atom more in each frame
 
-    shadow = compare_frames(frames, np.arange(6) * 0.5, Faulty(Argon(), spoil), Argon())
-    measured = measure_shadow(shadow, 300.0)
+    shadow = compare_frames(frames, np.arange(6) * 0.5, Faulty(Argon(), spoil), Argon(), 300.0)
+    measured = measure_shadow(shadow)
     rms = np.sqrt(np.mean([1e6 * np.mean((0.01 * forces_of(frame)) ** 2) for frame in frames]))
     assert abs(measured["force_rmse"].value - rms) <= 1e-9
     assert abs(measured["force_slope"].value - 1.01) <= 1e-12

@@ -16,6 +16,7 @@ MAX_SEED = 400_000_000  # LAMMPS takes seeds below 9e8; replicas and segments ad
 MIN_STEPS = 256  # 64 coarse means of at least 4 samples (statistics.py)
 MIN_SAMPLES = 4  # of a mean with an error (statistics.py)
 MAX_REPLICAS = 1000  # each with as many directories as kinds of runs
+MAX_CORES = 1024  # of one run, in threads or in ranks
 MAX_SEGMENTS = 100_000  # each a file
 MAX_STEPS = 2**31  # LAMMPS counts the steps of a run in 32 bits
 MIN_VELOCITIES = 8  # of a spectrum
@@ -103,6 +104,9 @@ class Case:
         "length_ps", "equilibration_ps", "checkpoint_ps", "sample_fs", "frame_fs", "velocity_fs",
     )  # fmt: skip
     _COUNTS: ClassVar[dict[str, int]] = {"replicas": 2, "seed": 0, "threads": 1, "ranks": 1}
+    _AT_MOST: ClassVar[dict[str, int]] = {
+        "replicas": MAX_REPLICAS, "seed": MAX_SEED, "threads": MAX_CORES, "ranks": MAX_CORES,
+    }  # fmt: skip
 
     def __post_init__(self):
         _require_choice("ensemble", self.ensemble, ENSEMBLES)
@@ -115,10 +119,9 @@ class Case:
         for name, least in self._COUNTS.items():
             require_integer(name, getattr(self, name), least)
         self._require_repeat()
-        if self.replicas > MAX_REPLICAS:
-            raise CaseError(f"replicas: expected at most {MAX_REPLICAS}, got {self.replicas}")
-        if self.seed > MAX_SEED:
-            raise CaseError(f"seed: expected at most {MAX_SEED}, got {self.seed}")
+        for name, most in self._AT_MOST.items():
+            if getattr(self, name) > most:
+                raise CaseError(f"{name}: expected at most {most}, got {getattr(self, name)}")
         if self.ranks > 1 and self.engine != "lammps":
             raise CaseError(
                 f"ranks: expected 1 with engine {self.engine}, got {self.ranks}: use engine lammps"
@@ -195,9 +198,9 @@ class Case:
         if not self.models:
             raise CaseError("models: expected at least one artifact, got none")
         for path, label in zip(self.models, self.labels, strict=True):
-            if label == REFERENCE or self.labels.count(label) > 1:
+            if label == REFERENCE or label.startswith(".") or self.labels.count(label) > 1:
                 raise CaseError(
-                    f"models: expected files with names of their own, got {path} twice or 'reference'"
+                    f"models: expected files with names of their own, not hidden, got {path}: twice, 'reference', or hidden"
                 )
 
     def _require_repeat(self) -> None:

@@ -59,6 +59,8 @@ def read_case(source: str, **changes) -> Case:
         raise CaseError(
             f"{source}: expected a YAML file or one of {', '.join(bundled_cases())}; no such file"
         ) from error
+    except RecursionError as error:
+        raise CaseError(f"{source}: not a case: its lists and mappings are nested too deeply") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise CaseError(f"{source}: not a YAML file ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict):

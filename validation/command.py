@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 SUITE = ("nve", "nvt", "npt", "stability")
+COMMANDS = "commands.txt"
 # what fits into two minutes on two cores with the bundled water: enough to see a gross fault
 QUICK = {"length_ps": 0.13, "equilibration_ps": 0.0, "replicas": 2, "checkpoint_ps": 1.0}
 QUICK_WITHOUT = ("reversal", "timestep_exponent")  # which take runs of their own
@@ -212,15 +213,21 @@ def _prepare(cases: dict, trust: bool) -> None:
 def _plan(cases: dict, arguments: argparse.Namespace) -> int:
     import shlex
 
+    from mdplugin.errors import CaseError
     from mdplugin.validation.plan import plan_runs
     from mdplugin.validation.pool import run_command
+    from mdplugin.validation.stage import open_stage
 
     _prepare(cases, arguments.trust)
     lines = []
     for directory, case in cases.items():
         lines += [shlex.join(run_command(plan, directory.resolve())) for plan in plan_runs(case)]
-    file = arguments.output / "commands.txt"
-    file.write_text("\n".join(lines) + "\n")
+    file = arguments.output / COMMANDS
+    try:
+        with open_stage(arguments.output, last=COMMANDS) as stage:
+            (stage / COMMANDS).write_text("\n".join(lines) + "\n")
+    except OSError as error:
+        raise CaseError(f"cannot write {file}: {error.strerror or error}; make room") from error
     print(f"{file}: {len(lines)} commands, in any order, each may be given again after an interruption")
     print(f"then: mdplugin validate --collect -o {arguments.output}")
     return 0
@@ -287,4 +294,7 @@ def _describe(test) -> str:
 
     unit = f" {test.unit}" if test.unit else ""
     reference = f", float64 {format_estimate(test.reference)}" if test.reference else ""
-    return f"{format_estimate(test.candidate)}{unit}{reference} (limit {format_limit(test)}{unit})"
+    reweighted = f"; reweighted {format_estimate(test.reweighted)}{unit}" if test.reweighted else ""
+    return (
+        f"{format_estimate(test.candidate)}{unit}{reference}{reweighted} (limit {format_limit(test)}{unit})"
+    )

@@ -13,6 +13,7 @@ from mdplugin.validation.observables.motion import FIT_FROM_PS, FIT_TO_PS
 from mdplugin.validation.observables.structure import cut_to_common_range
 from mdplugin.validation.statistics import block_means, combine_replicas
 
+LINES, MARKERS = ("-", "--", "-."), "osD^v"
 N_MEANS = 250  # of a run's energies: what is left is what does not average out
 WIDE = 10  # energies that go so far beyond float64's are drawn on a logarithmic axis
 
@@ -32,10 +33,16 @@ def draw_figures(report, evidence: dict, directory: Path) -> list[str]:
     return written
 
 
-def _color(report, label: str) -> str:
+def _style(report, label: str) -> dict:
+    """Color and line of a potential; neighbours in the legend differ in both, for who sees no colors."""
     if label == REFERENCE:
-        return "black"
-    return f"C{report.case.labels.index(label) % 10}"
+        return {"color": "black", "linestyle": "-"}
+    index = report.case.labels.index(label)
+    return {"color": f"C{index % 10}", "linestyle": LINES[index % len(LINES)]}
+
+
+def _name(label: str) -> str:
+    return "float64" if label == REFERENCE else label
 
 
 def _series(evidence, label):
@@ -49,8 +56,8 @@ def _series(evidence, label):
 def _plot_runs(axes, report, label: str, curves, linewidth: float = 0.8, **style) -> None:
     """A line (x, y) for each run, in the color of its potential, which the legend names once."""
     for number, curve in enumerate(curves):
-        name = label if number == 0 else None
-        axes.plot(*curve, color=_color(report, label), linewidth=linewidth, label=name, **style)
+        name = _name(label) if number == 0 else None
+        axes.plot(*curve, **_style(report, label), linewidth=linewidth, label=name, **style)
 
 
 def _draw_energy(report, evidence):
@@ -107,7 +114,7 @@ def _draw_rdfs(report, evidence):
             rdfs = cut_to_common_range(evidence[label].measurement.rdfs.get(pair, []))
             if rdfs:
                 mean = np.mean([rdf.mean for rdf in rdfs], axis=0)
-                axes.plot(rdfs[0].r, mean, color=_color(report, label), linewidth=1, label=label)
+                axes.plot(rdfs[0].r, mean, **_style(report, label), linewidth=1, label=label)
         axes.set_ylabel(f"g({pair})")
     axes.set_xlabel("r, Å")
     _legend(axes)
@@ -151,8 +158,8 @@ def _draw_temperature(report, evidence):
                 edges,
                 density=True,
                 histtype="step",
-                color=_color(report, label),
-                label=label,
+                **_style(report, label),
+                label=_name(label),
             )
     half = _series(evidence, REFERENCE)[0].degrees_of_freedom / 2
     axes.plot(
@@ -174,7 +181,11 @@ def _draw_spectrum(report, evidence):
         if each.measurement.spectra:
             mean = np.mean([spectra.mean(axis=0) for spectra in each.measurement.spectra], axis=0)
             axes.plot(
-                each.measurement.frequency_per_cm, mean, color=_color(report, label), linewidth=1, label=label
+                each.measurement.frequency_per_cm,
+                mean,
+                **_style(report, label),
+                linewidth=1,
+                label=_name(label),
             )
     axes.set_xlim(0, 4500)
     axes.set_xlabel("wavenumber, cm⁻¹")
@@ -210,7 +221,8 @@ def _draw_plane(report, evidence):
         error = combine_replicas(errors).value
         if not error > 0:
             continue
-        axes.plot(speed, error, "o", color=_color(report, label), label=label)
+        marker = MARKERS[report.case.labels.index(label) % len(MARKERS)]
+        axes.plot(speed, error, marker, color=_style(report, label)["color"], label=label)
         shown += 1
     if not shown:
         return None
@@ -232,6 +244,17 @@ _FIGURES = {
     "vibrational-spectrum": _draw_spectrum,
     "shadow-energy": _draw_shadow,
     "speed-and-fidelity": _draw_plane,
+}
+
+
+DESCRIPTIONS = {
+    "energy": "The conserved energy of every run against time, less its start: what drifts leaves zero",
+    "radial-distribution": "g(r) of every pair of elements: the potentials as lines, float64's runs as a band",
+    "mean-squared-displacement": "Mean squared displacement of every element against the lag, of every run",
+    "temperature": "Distribution of the kinetic temperature of each potential beside the canonical one",
+    "vibrational-spectrum": "Vibrational density of states of each potential against the wavenumber",
+    "shadow-energy": "Energy of the candidates less float64's on frames of their own runs, against time",
+    "speed-and-fidelity": "Force error of each candidate against the time of a step; a line where float64 is",
 }
 
 

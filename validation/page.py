@@ -6,6 +6,8 @@ from pathlib import Path
 
 import jinja2
 
+from mdplugin.validation.figures import DESCRIPTIONS
+
 
 def render_page(title: str, sections: Sequence[dict], overview: Sequence[tuple] = ()) -> str:
     """The page of page.html.j2.
@@ -21,6 +23,9 @@ def render_page(title: str, sections: Sequence[dict], overview: Sequence[tuple] 
     return environment.get_template("page.html.j2").render(title=title, sections=sections, overview=overview)
 
 
-def embed_figures(paths: Sequence[Path]) -> list[tuple[str, str]]:
-    """(what it shows, the PNG in base64)."""
-    return [(path.stem.replace("-", " "), base64.b64encode(path.read_bytes()).decode()) for path in paths]
+def embed_figures(paths: Sequence[Path]) -> list[tuple[str, str, str]]:
+    """(name, what it shows, the PNG in base64)."""
+    return [
+        (path.stem.replace("-", " "), DESCRIPTIONS[path.stem], base64.b64encode(path.read_bytes()).decode())
+        for path in paths
+    ]

@@ -281,6 +281,15 @@ def read_report(path: str | os.PathLike) -> Report:
         raise CaseError(
             f"{path}: expected a report of schema {SCHEMA} of mdplugin validate, got something else"
         )
+    try:
+        return _parse_report(content, path)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CaseError(
+            f"{path}: expected a whole report.json of mdplugin validate, got one with a missing or wrong value ({error!r})"
+        ) from error
+
+
+def _parse_report(content: dict, path: Path) -> Report:
     case = parse_case(content["case"], str(path))
     findings = tuple(_read_findings(each) for each in content["findings"])
     return Report(

@@ -10,7 +10,7 @@ import ase
 import numpy as np
 
 from mdplugin.errors import CaseError
-from mdplugin.validation.case import REFERENCE, Case
+from mdplugin.validation.case import OBSERVABLES, REFERENCE, Case
 from mdplugin.validation.chain import count_done, execute_run, load_run
 from mdplugin.validation.criteria import NEEDS_VOLUME, PARTS, find_measurable
 from mdplugin.validation.measurement import Measurement, Replica, measure_replicas
@@ -32,6 +32,7 @@ from mdplugin.validation.systems import Structure
 from mdplugin.validation.verdict import Findings, judge, require_sound_reference
 from mdplugin.validation.workspace import MODELS, RUNS, make_engine, prepare, read_prepared
 
+GLANCE_PS = 0.5  # shorter runs are a look
 N_FRAMES = 100  # of each run, for what needs the potentials themselves
 N_GRADIENT_FRAMES = 10  # of these: each takes four energies, and is known to 1e-5 in fp32
 
@@ -181,16 +182,26 @@ def _gather_findings(
             *candidate.notes,
             *(f"float64, {note}" for note in reference.notes),
             *unjudged,
-            *_note_left_out(case, wanted),
+            *_note_scope(case, wanted),
         ),
         foreign=_describe_origin(potentials[label], potentials[REFERENCE]),
     )
 
 
-def _note_left_out(case: Case, wanted: tuple[str, ...]) -> tuple[str, ...]:
-    """Says which observables of the ensemble need a volume that the structure does not have."""
-    left_out = [name for name in case.chosen_observables if name in NEEDS_VOLUME and name not in wanted]
-    return (f"without periods in three directions there is no {', '.join(left_out)}",) if left_out else ()
+def _note_scope(case: Case, wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """Says what the verdict does not speak of: observables that were left out or need a volume, runs too short for most."""
+    notes = []
+    if left_out := [name for name in case.chosen_observables if name in NEEDS_VOLUME and name not in wanted]:
+        notes.append(f"without periods in three directions there is no {', '.join(left_out)}")
+    known = OBSERVABLES[case.ensemble]
+    if case.observables and (others := [name for name in known if name not in case.observables]):
+        notes.append(f"of the observables of {case.ensemble} it was not asked for {', '.join(others)}")
+    if case.length_ps < GLANCE_PS:
+        notes.append(
+            f"runs of {case.length_ps:g} ps conclude nothing on drifts, structure or diffusion: only what fails is shown "
+            "to be wrong"
+        )
+    return tuple(notes)
 
 
 def _describe_origin(candidate: Potential, reference: Potential) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import ase
 import numpy as np
 from ase import units
+from ase.neighborlist import neighbor_list
 
 from mdplugin import potentials
 from mdplugin.errors import CaseError, StructureError
@@ -16,6 +17,8 @@ from mdplugin.validation.potential import find_bundled_box
 
 # at 64 kB per atom, 640 GB
 MOST_ATOMS = 10_000_000
+LEAST_PERIOD_A, LEAST_SINE = 0.1, 1e-3  # of cell vectors; below, the box is flat
+LEAST_DISTANCE_A = 0.2  # H2's bond has 0.74
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ def find_structure(
         raise CaseError(
             f"repeat: expected at most {MOST_ATOMS:,} atoms, got {count:,} ({list(repeat)} copies of {path})"
         )
+    _require_room(atoms, path)
     atoms = atoms.repeat(repeat)
     require_runnable(atoms, path)
     return Structure(path, atoms)
@@ -85,10 +89,29 @@ def require_runnable(atoms: ase.Atoms, where: str | os.PathLike) -> None:
             f"structure {where}: expected no constraints (they take energy out of the account), got "
             f"{len(atoms.constraints)}: remove them from the file"
         )
-    if not np.isfinite(atoms.positions).all() or not np.isfinite(atoms.cell.array).all():
-        raise StructureError(f"structure {where}: expected finite positions and cell, got NaN or infinity")
     if not (atoms.get_masses() > 0).all():
         raise StructureError(f"structure {where}: expected positive masses, got {atoms.get_masses().min():g}")
+
+
+def _require_room(atoms: ase.Atoms, where: str | os.PathLike) -> None:
+    """Raise StructureError if periods are missing or depend on each other, or if atoms lie on top of each other."""
+    if not np.isfinite(atoms.positions).all() or not np.isfinite(atoms.cell.array).all():
+        raise StructureError(f"structure {where}: expected finite positions and cell, got NaN or infinity")
+    periods = atoms.cell.array[atoms.pbc]
+    lengths = np.linalg.norm(periods, axis=1)
+    sines = np.linalg.svd(periods / np.maximum(lengths, LEAST_PERIOD_A)[:, None], compute_uv=False)
+    if (lengths < LEAST_PERIOD_A).any() or (sines < LEAST_SINE).any():
+        raise StructureError(
+            f"structure {where}: expected a cell vector of its own for each of its {len(periods)} periods, got "
+            f"{np.round(periods, 6).tolist()} Å: set the cell, or no period there"
+        )
+    i, j, distance = neighbor_list("ijd", atoms, LEAST_DISTANCE_A)
+    if len(distance):
+        nearest = int(distance.argmin())
+        raise StructureError(
+            f"structure {where}: expected atoms at least {LEAST_DISTANCE_A} Å apart, got atoms {i[nearest]} and "
+            f"{j[nearest]} at {distance[nearest]:.3g} Å: is the cell right?"
+        )
 
 
 def draw_velocities(atoms: ase.Atoms, temperature_K: float, seed: int) -> ase.Atoms:

@@ -178,11 +178,15 @@ def _read_record(directory: Path) -> dict:
         record = json.loads((directory / CASE_FILE).read_text())
         if record["schema"] != SCHEMA:
             raise ValueError(f"schema {record['schema']}")
-        if not isinstance(record["case"], dict) or not isinstance(record["sha256"], dict):
+        hashes = record["sha256"]
+        if not isinstance(record["case"], dict) or not isinstance(hashes, dict):
             raise ValueError(f"a {CASE_FILE} without a case or without hashes")
-        return {"case": record["case"], "sha256": record["sha256"], **record}
+        if not all(isinstance(text, str) for text in hashes.values()):
+            raise ValueError(f"a {CASE_FILE} with hashes that are no texts")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _no_prepared_directory(directory, error) from error
+    whole = describe_case(parse_case(record["case"], str(directory / CASE_FILE)))
+    return {**record, "case": whole}
 
 
 def _no_prepared_directory(directory: Path, error: Exception) -> CaseError:
