@@ -64,7 +64,7 @@ GOOD = {"ensemble": "nve", "models": ["m.pt"], "reference": "water", "engine": "
         ({"models": []}, "expected a value for models, got none"),
         (
             {"models": ["a/m.pt", "b/m.pt"]},
-            "models: expected files with names of their own, got a/m.pt twice .*",
+            "models: expected files with names of their own, got a/m.pt twice, hidden, or .*",
         ),
         ({"models": ["reference.pt"]}, "models: expected files with names of their own, got reference.pt .*"),
         ({"temperature": 300}, "unknown key 'temperature'; did you mean 'temperature_K'.*"),

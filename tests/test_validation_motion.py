@@ -60,3 +60,23 @@ def test_the_spectrum_of_an_oscillator_has_its_frequency():
     band = motion.find_highest_band(oxygen)
     centre = motion.measure_band(np.repeat(oxygen[None], 3, axis=0), frequency, band)
     assert abs(centre.value - wavenumber) <= 0.05 * frequency[1]
+
+
+def test_the_highest_band_of_a_crystal_is_its_topmost_peak():
+    """Acoustic and optical vibrations without a gap between them, and a ripple of noise above."""
+    frequency = np.arange(0, 800, 10.0)
+    acoustic, optical = (
+        height * np.exp(-(((frequency - centre) / width) ** 2) / 2)
+        for height, centre, width in ((1.0, 150, 80), (0.6, 460, 25))
+    )
+    ripple = np.where(frequency > 600, 0.01 * (1 + np.cos(frequency)), 0)
+    spectrum = acoustic + optical + 0.05 * (frequency < 560) + ripple
+    found = frequency[motion.find_highest_band(spectrum)]
+    assert 420 < found[0] < 440 and 480 < found[-1] < 500
+    # what is shared between the two parts does not move it
+    colder = 1.2 * acoustic + 0.8 * optical + 0.05 * (frequency < 560) + ripple
+    centres = [
+        motion.measure_band(np.repeat(each[None], 3, axis=0), frequency, motion.find_highest_band(each)).value
+        for each in (spectrum, colder)
+    ]
+    assert abs(centres[0] - 460) <= 1 and abs(centres[1] - centres[0]) <= 1

@@ -200,7 +200,7 @@ class Case:
         for path, label in zip(self.models, self.labels, strict=True):
             if label == REFERENCE or label.startswith(".") or self.labels.count(label) > 1:
                 raise CaseError(
-                    f"models: expected files with names of their own, not hidden, got {path}: twice, 'reference', or hidden"
+                    f"models: expected files with names of their own, got {path} twice, hidden, or 'reference'"
                 )
 
     def _require_repeat(self) -> None:

@@ -25,7 +25,7 @@ BLOCK_PS = 5.0  # displacements of blocks so long hardly correlate: what holds a
 FIT_FROM_PS, FIT_TO_PS = 1.0, 2.5
 MAX_FRAMES = 100  # of a block
 A2_PER_PS_IN_1E9_M2_PER_S = 10.0
-BAND_THRESHOLD = 0.02  # of the largest power
+PEAK_SHARE = 0.2  # of the largest power
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,17 @@ def density_of_states(series: Series, atoms: ase.Atoms) -> np.ndarray:
 
 
 def find_highest_band(spectrum: np.ndarray) -> slice:
-    """The connected range of highest frequency where the power exceeds BAND_THRESHOLD of its largest."""
-    strong = np.flatnonzero(spectrum > BAND_THRESHOLD * spectrum.max())
-    top = int(strong[-1])
-    weak = np.flatnonzero(spectrum[:top] <= BAND_THRESHOLD * spectrum.max())
-    return slice(int(weak[-1]) + 1 if len(weak) else 0, top + 1)
+    """The maximum of highest frequency that has PEAK_SHARE of the largest, as far as there is half of it on both sides.
+
+    Not as far as there is anything: in a crystal that is the whole spectrum, whose mean says how the heat is shared.
+    """
+    inner = spectrum[1:-1]
+    is_peak = (inner >= spectrum[:-2]) & (inner > spectrum[2:]) & (inner > PEAK_SHARE * spectrum.max())
+    peaks = np.flatnonzero(is_peak) + 1
+    top = int(peaks[-1]) if len(peaks) else int(spectrum.argmax())
+    weak = np.flatnonzero(spectrum <= spectrum[top] / 2)
+    below, above = weak[weak < top], weak[weak > top]
+    return slice(int(below[-1]) + 1 if len(below) else 0, int(above[0]) if len(above) else len(spectrum))
 
 
 def measure_band(spectra: np.ndarray, frequency: np.ndarray, band: slice) -> Estimate:
