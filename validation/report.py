@@ -36,8 +36,8 @@ COLUMNS = (
     "effect size",
     "limit",
     "verdict",
-    "p of a fail, corrected",
-    "p of a pass",
+    "p of fail, corrected",
+    "p of pass",
     "test",
     "why this limit",
 )
