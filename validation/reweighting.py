@@ -56,10 +56,10 @@ def estimate_shifts(shadows: Sequence[Shadow], reference: Measurement) -> dict[s
             shifts |= _shift_rdf(pair, runs, of_reference, weights)
     pressure = np.concatenate([shadow.pressure_bar for shadow in shadows])
     volume = np.concatenate([shadow.volume_A3 for shadow in shadows])
-    density = AMU_PER_A3_IN_G_PER_CM3 * shadows[0].mass_amu / volume
+    mass = AMU_PER_A3_IN_G_PER_CM3 * shadows[0].mass_amu
     of_frames = {
         "pressure": lambda even, weights: even @ pressure[:, 0] - weights @ pressure[:, 1],
-        "density": lambda even, weights: (even - weights) @ density,
+        "density": lambda even, weights: (even - weights) @ (mass / volume),
         "volume_fluctuation": lambda even, weights: _fluctuate(even, volume) - _fluctuate(weights, volume),
     }
     for name, shift in of_frames.items():
@@ -81,12 +81,12 @@ def _shift_rdf(
     found = {f"rdf {pair}": [estimate_distance(apart, np.zeros_like(apart))]}
     if (shell := structure.find_shell(own[0].r, mean)) is None:
         return found
-    r, (g, counts, centres) = (
-        own[0].r, (np.concatenate([getattr(run, name) for run in runs]) for name in ("g", "counts", "centres")),
-    )  # fmt: skip
-    top = structure.find_top(
-        r, g.mean(axis=0), shell
-    )  # one for all: of two bins as high as each other one is 0.05 Å off
+    r = own[0].r
+    g, counts, centres = (
+        np.concatenate([getattr(run, name) for run in runs]) for name in ("g", "counts", "centres")
+    )
+    # one for all weights: of two bins that are as high as each other, the other one is 0.05 Å off
+    top = structure.find_top(r, g.mean(axis=0), shell)
 
     def shift_shell(even: np.ndarray, weights: np.ndarray) -> np.ndarray:
         plain, other = (
