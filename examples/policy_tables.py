@@ -4,15 +4,16 @@
 
 Exports every preset (fixed point also calibrated, on frames of their own) and what `mdplugin tune` finds, compares them
 with float64 on other frames, and runs the dynamics of `policy_artifacts.SETTINGS` beside float64. Results are kept in DIR.
-Hours on two cores; give the same command again after an interruption. --write copies them to docs/policies/ and fills
-the tables of README.md, docs/precision.md and docs/validation.md. --policies runs some alone, beside float64 runs of their
-own, and adds what they give to the tables.
+Hours on two cores; give the same command again after an interruption (to compare anew, remove compare.json).
+--write copies them to docs/policies/ and fills the tables of README.md, docs/precision.md and docs/validation.md.
+--policies runs some alone, beside float64 runs of their own, and adds what they give to the tables.
 """
 
 import argparse
 import json
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from policy_artifacts import COMPARED, LABELS, SETTINGS, TUNING, export_policies, run, split_frames
@@ -35,15 +36,20 @@ def compare(potential: str, paths: dict[str, Path], frames: Path) -> dict:
     return result
 
 
+def is_newer(file: Path, others: Iterable[Path]) -> bool:
+    """Whether a file is there and was written after all others."""
+    return file.is_file() and all(file.stat().st_mtime > other.stat().st_mtime for other in others)
+
+
 def study(potential: str, directory: Path, arguments: argparse.Namespace) -> None:
     """Everything of one potential, in `directory`: compare.json, and a directory for each case."""
     setting, addition = SETTINGS[potential], arguments.policies
     directory.mkdir(parents=True, exist_ok=True)
     split_frames(setting, directory)
     paths = export_policies(potential, directory, addition or LABELS)
-    if not addition:
-        compared = compare(potential, paths, directory / COMPARED)
-        (directory / "compare.json").write_text(json.dumps(compared, indent=1))
+    kept = directory / "compare.json"
+    if not addition and not is_newer(kept, paths.values()):
+        kept.write_text(json.dumps(compare(potential, paths, directory / COMPARED), indent=1))
     for name, published_ps in zip(setting.cases, setting.lengths_ps, strict=True):
         if arguments.cases is None or name in arguments.cases:
             models = [str(paths[label]) for label in addition or setting.policies]
@@ -56,8 +62,8 @@ def study(potential: str, directory: Path, arguments: argparse.Namespace) -> Non
             print(
                 f"{name}: {len(models) + 1} potentials, {case.replicas} x {case.length_ps:g} ps", flush=True
             )
-            kept = "-".join([name, *(addition or ())])
-            validate(case, directory / kept, jobs=arguments.jobs, command=["python", *sys.argv])
+            runs = "-".join([name, *(addition or ())])
+            validate(case, directory / runs, jobs=arguments.jobs, command=["python", *sys.argv])
 
 
 def publish(directory: Path, docs: Path) -> None:
