@@ -229,10 +229,10 @@ def test_validation_uses_public_names_alone():
 # the data flow of docs/validation.md: a module imports nothing that stands in a later row
 VALIDATION_FLOW = (
     {"limits", "progress", "statistics", "stage", "lammps_process"},
-    {"case", "criteria", "potential", "page", "spectrum"},
+    {"case", "criteria", "potential", "page", "spectrum", "significance"},
     {"case_file", "plan", "series", "systems", "comparison", "observables"},
     {"engine", "recorder", "measurement", "verdict", "provenance", "figures"},
-    {"lammps_input", "runner_ase", "profiles"},
+    {"lammps_input", "runner_ase", "profiles", "reweighting"},
     {"lammps_output", "runner_lammps", "report"},
     {"certificate", "suite"},
     {"chain"},

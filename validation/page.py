@@ -1,12 +1,10 @@
 """Plain values + figures -> one HTML page that needs nothing else: no script, no network."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jinja2
-
-from mdplugin.validation.figures import DESCRIPTIONS
 
 
 def render_page(title: str, sections: Sequence[dict], overview: Sequence[tuple] = ()) -> str:
@@ -23,9 +21,9 @@ def render_page(title: str, sections: Sequence[dict], overview: Sequence[tuple] 
     return environment.get_template("page.html.j2").render(title=title, sections=sections, overview=overview)
 
 
-def embed_figures(paths: Sequence[Path]) -> list[tuple[str, str, str]]:
-    """(name, what it shows, the PNG in base64)."""
+def embed_figures(paths: Sequence[Path], descriptions: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """(name, what it shows, the PNG in base64); `descriptions` by the stem of the file."""
     return [
-        (path.stem.replace("-", " "), DESCRIPTIONS[path.stem], base64.b64encode(path.read_bytes()).decode())
+        (path.stem.replace("-", " "), descriptions[path.stem], base64.b64encode(path.read_bytes()).decode())
         for path in paths
     ]

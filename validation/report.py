@@ -14,7 +14,7 @@ from mdplugin.errors import CaseError
 from mdplugin.validation.case import REFERENCE, Case
 from mdplugin.validation.case_file import describe_case, parse_case
 from mdplugin.validation.comparison import EXIT_STATUS, Outcome, Test, find_worst
-from mdplugin.validation.figures import draw_figures
+from mdplugin.validation.figures import DESCRIPTIONS, draw_figures
 from mdplugin.validation.page import embed_figures, render_page
 from mdplugin.validation.profiles import DISPLACEMENT_COLUMNS, RDF_COLUMNS, list_displacements, list_rdfs
 from mdplugin.validation.stage import open_stage
@@ -203,7 +203,7 @@ def page_content(report: Report, figures: Sequence[Path]) -> dict:
             (label, report.potentials[label]["precision"] or "-", f"{speed:.3g}")
             for label, speed in report.speeds.items()
         ],
-        "figures": embed_figures(figures),
+        "figures": embed_figures(figures, DESCRIPTIONS),
         "speed_note": f"{_capital(SPEED_NOTE)}.",
         "foot": "\n".join(_foot(report)),
     }
