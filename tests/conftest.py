@@ -95,3 +95,15 @@ def water_reference(water_checkpoint, water_frames):
         path.write_bytes(pickle.dumps(evaluate_mace(water_checkpoint, water_frames)))
 
     return pickle.loads(once.make("water-reference", [], write, ".pickle").read_bytes())
+
+
+@pytest.fixture(scope="session")
+def box(tmp_path_factory):
+    """Argon as a structure that cases in ASE start from."""
+    from validation_toys import argon_box
+
+    from mdplugin.validation.systems import Structure
+
+    path = tmp_path_factory.mktemp("argon") / "argon.xyz"
+    ase.io.write(path, argon_box())
+    return Structure(path, argon_box())

@@ -15,7 +15,6 @@ from validation_toys import (
     add_curl,
     add_friction,
     add_noise,
-    argon_box,
     break_at,
 )
 
@@ -27,13 +26,6 @@ from mdplugin.validation.report import read_report
 from mdplugin.validation.runner_ase import AseEngine
 from mdplugin.validation.study import compare_potentials
 from mdplugin.validation.systems import Structure
-
-
-@pytest.fixture(scope="module")
-def box(tmp_path_factory):
-    path = tmp_path_factory.mktemp("argon") / "argon.xyz"
-    ase.io.write(path, argon_box())
-    return Structure(path, argon_box())
 
 
 def argon_case(ensemble="nve", **changes):

@@ -12,7 +12,6 @@ from validation_toys import (
     Faulty,
     MorseMolecules,
     add_friction,
-    argon_box,
     kick_every,
     row_of_hydrogen,
 )
@@ -23,12 +22,6 @@ from mdplugin.validation.potential import Potential
 from mdplugin.validation.runner_ase import AseEngine
 from mdplugin.validation.study import compare_potentials, validate
 from mdplugin.validation.systems import Structure
-
-
-@pytest.fixture
-def box(tmp_path):
-    ase.io.write(tmp_path / "argon.xyz", argon_box())
-    return Structure(tmp_path / "argon.xyz", argon_box())
 
 
 class Shallow(Argon):

@@ -1,6 +1,7 @@
 """What no run can do, or a damaged directory holds, is one line that says what to do."""
 
 import json
+from pathlib import Path
 
 import ase
 import ase.io
@@ -129,6 +130,16 @@ def test_a_report_without_its_numbers_is_no_report(tmp_path):
         (tmp_path / "report.json").write_text(text)
         with pytest.raises(CaseError, match=r"report.json: expected"):
             read_report(tmp_path / "report.json")
+
+
+def test_a_report_without_one_side_of_its_numbers_passes_nothing(tmp_path):
+    content = json.loads(
+        (Path(__file__).parents[1] / "docs" / "policies" / "silicon-64-nve.json").read_text()
+    )
+    del content["findings"][0]["candidate"]
+    (tmp_path / "report.json").write_text(json.dumps(content))
+    with pytest.raises(CaseError, match=r"report.json: expected a whole report.json .*'candidate'"):
+        read_report(tmp_path / "report.json")
 
 
 def test_a_case_says_what_it_was_not_asked_for(tmp_path):

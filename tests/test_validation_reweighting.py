@@ -4,40 +4,35 @@ import ase
 import ase.io
 import numpy as np
 import pytest
+from ase import units
 from test_validation_faults import judge_argon, scale_forces
 from test_validation_observables import make_series
 from validation_artifacts import crystal, save_morse
-from validation_toys import Argon, Faulty, argon_box
+from validation_toys import Argon, Faulty
 
 import mdplugin
 from mdplugin.validation.case import Case
 from mdplugin.validation.measurement import Measurement
 from mdplugin.validation.observables import conservation, structure
+from mdplugin.validation.observables.pressure import find_pressure
 from mdplugin.validation.observables.shadow import Shadow
 from mdplugin.validation.reweighting import estimate_shifts, weigh_frames
 from mdplugin.validation.statistics import UNKNOWN
 from mdplugin.validation.study import validate
-from mdplugin.validation.systems import Structure
 
 
 def make_shadow(log_weights, **columns):
     """Frames of which nothing but the energy difference and the columns is known."""
-    empty = np.zeros(len(log_weights))
+    empty, kT_meV = np.zeros(len(log_weights)), 1000 * units.kB * 300
     known = {"pressure_bar": np.zeros((len(log_weights), 2)), "volume_A3": empty + 1, "rdfs": {}, **columns}
     return Shadow(
-        n_atoms=1, time_ps=empty, energy_meV_per_atom=empty, force_ms=empty, force_slope=empty,
-        log_weights=np.asarray(log_weights), mass_amu=1.0, **known,
+        n_atoms=1, time_ps=empty, energy_meV_per_atom=kT_meV * np.asarray(log_weights), force_ms=empty,
+        force_slope=empty, temperature_K=300, mass_amu=1.0, **known,
     )  # fmt: skip
 
 
 def of_values(*names):
     return Measurement(values={name: [UNKNOWN] for name in names})
-
-
-@pytest.fixture
-def box(tmp_path):
-    ase.io.write(tmp_path / "argon.xyz", argon_box())
-    return Structure(tmp_path / "argon.xyz", argon_box())
 
 
 def test_gaussian_volumes_give_the_reference_s_mean_and_fluctuation():
@@ -160,7 +155,7 @@ def test_a_pressure_is_compared_with_the_energy_s_change_with_volume(tmp_path):
     assert abs(sound.value) <= 0.5 and sound.error <= 0.5
 
     halved = conservation.measure_pressure_gradient(frames, Halved(tmp_path / "morse.pt"))
-    pressures = [conservation.find_virial_pressure(with_calculator(frame, calculator)) for frame in frames]
+    pressures = [find_pressure(with_calculator(frame, calculator)) for frame in frames]
     assert halved.value == pytest.approx(sound.value - np.mean(pressures) / 2)
     assert abs(np.mean(pressures)) / 2 > 27
     assert not conservation.measure_pressure_gradient(frames, Argon()).is_known  # it has no stress

@@ -41,7 +41,6 @@ class Outcome(enum.StrEnum):
 
 EXIT_STATUS = {Outcome.PASS: 0, Outcome.FAIL: 1, Outcome.INCONCLUSIVE: 2}
 WORST_FIRST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
-ONE_SIDED = (Kind.BOUND, Kind.MAGNITUDE, Kind.COUNT, Kind.DEFICIT, Kind.RATIO)
 ABSOLUTE = (Kind.BOUND, Kind.MAGNITUDE, Kind.DEVIATION)  # judged without the reference
 METHODS = {
     Kind.DIFFERENCE: "difference",
@@ -120,7 +119,7 @@ def compare_observable(
     if criterion.kind is Kind.COUNT:
         p_fail, p_pass = find_count_p_values(candidate, reference, allowed)
     else:
-        p_fail, p_pass = find_p_values(difference, allowed, one_sided=criterion.kind in ONE_SIDED)
+        p_fail, p_pass = find_p_values(difference, allowed, one_sided=criterion.is_one_sided)
     method = METHODS[criterion.kind] + (", in pairs" if criterion.is_paired else "")
     if criterion.by_each_run and math.isfinite(p_fail):
         p_of_each = _p_of_each_run(criterion, candidate, reference, limits)
@@ -147,8 +146,8 @@ def compare_observable(
 def reweigh_test(test: Test, runs: Sequence[Estimate]) -> Test:
     """The test with the difference that reweighting finds in each run, by which it passes; as it was if none is known."""
     reweighted = combine_replicas(runs)
-    is_one_sided = find_criterion(test.observable).kind in ONE_SIDED
-    _, p_pass = find_p_values(reweighted, test.limit, one_sided=is_one_sided)
+    criterion = find_criterion(test.observable)
+    _, p_pass = find_p_values(reweighted, test.limit, one_sided=criterion.is_one_sided)
     if not math.isfinite(p_pass):
         return test
     return dataclasses.replace(test, reweighted=reweighted, p_pass=p_pass)
@@ -206,7 +205,7 @@ def _p_of_each_run(
     largest, signs, others = 0.0, set(), reference or [None] * len(candidate)
     for mine, theirs in zip(candidate, others, strict=True):
         difference, allowed, _ = _difference(criterion, [mine], [theirs], limits)
-        p_fail, _ = find_p_values(difference, allowed, one_sided=criterion.kind in ONE_SIDED)
+        p_fail, _ = find_p_values(difference, allowed, one_sided=criterion.is_one_sided)
         largest = max(largest, p_fail if math.isfinite(p_fail) else 1.0)
         signs.add(math.copysign(1, difference.value))
     is_beyond = len(signs) == 1 and largest < limits["each_run"].value
@@ -335,9 +334,7 @@ def _advise(test: Test, n_tests: int, limits: dict[str, Limit]) -> str:
     if not difference.is_known:
         return f"too few samples for an error bar: {criterion.needs}"
     n_p_values = n_tests * (2 if criterion.by_each_run else 1)
-    replicas, length = find_factors(
-        difference, allowed, limits, n_p_values, one_sided=criterion.kind in ONE_SIDED
-    )
+    replicas, length = find_factors(difference, allowed, limits, n_p_values, one_sided=criterion.is_one_sided)
     if replicas is None:
         return "the difference is as large as the limit: no length of run will tell"
     if not criterion.grows:

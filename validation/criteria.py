@@ -51,6 +51,11 @@ class Criterion:
     is_distance: bool = False
     is_paired: bool = False
 
+    @property
+    def is_one_sided(self) -> bool:
+        """Whether less, as far as it may be, is as good."""
+        return self.kind in (Kind.BOUND, Kind.MAGNITUDE, Kind.COUNT, Kind.DEFICIT, Kind.RATIO)
+
 
 _NEEDS_RUNS = "three replicas or more, longer runs"
 _DRIFT = "drift_meV_per_atom_per_ps"

@@ -3,9 +3,9 @@
 import ase
 import numpy as np
 from ase import units
-from ase.calculators.calculator import PropertyNotImplementedError
 
 from mdplugin.validation.case import Case
+from mdplugin.validation.observables.pressure import find_pressure
 from mdplugin.validation.plan import EQUILIBRATION, REVERSAL, Segment, sampling_steps
 from mdplugin.validation.series import Failure, Series
 from mdplugin.validation.spectrum import power_spectra
@@ -84,11 +84,7 @@ def _pressure_and_volume(atoms: ase.Atoms) -> tuple[float, float]:
     """bar and Å^3; NaN where there is no volume or the calculator has no stress."""
     if not atoms.pbc.all():
         return np.nan, np.nan
-    try:
-        stress = atoms.get_stress(include_ideal_gas=True)
-    except PropertyNotImplementedError:
-        return np.nan, atoms.get_volume()
-    return -stress[:3].mean() / BAR, atoms.get_volume()
+    return find_pressure(atoms, include_ideal_gas=True), atoms.get_volume()
 
 
 def _momenta(atoms: ase.Atoms) -> tuple[float, ...]:

@@ -306,10 +306,9 @@ def _parse_report(content: dict, path: Path) -> Report:
 
 
 def _read_findings(content: dict) -> Findings:
+    content = {"shifts": {}, **content}  # which reports before 2026-11-29 lack
     sides = {
-        side: {
-            name: [_read_estimate(each) for each in values] for name, values in content.get(side, {}).items()
-        }
+        side: {name: [_read_estimate(each) for each in values] for name, values in content[side].items()}
         for side in ("candidate", REFERENCE, "shifts")
     }
     return Findings(

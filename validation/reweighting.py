@@ -7,7 +7,7 @@ average of A is
 
 (Zwanzig, J. Chem. Phys. 22, 1420 (1954); Torrie and Valleau, J. Comput. Phys. 23, 187 (1977)), in npt too, where both
 have one volume. The difference <A> - <A>_r comes of one set of frames, whose noise cancels as far as the weights are
-even; two sets of independent runs differ by the noise of both, several times to a hundred times as much.
+even; two sets of independent runs differ by the noise of both, many times as much.
 
 It counts where the forces are shown to be that gradient, the pressure too where there is one (GATES of verdict.py), and
 where the weights are even: else few frames would speak for all. It says nothing of dynamics (diffusion, spectra), nor of

@@ -8,7 +8,6 @@ from pathlib import Path
 import ase
 import numpy as np
 from ase import units
-from ase.neighborlist import neighbor_list
 
 from mdplugin import potentials
 from mdplugin.errors import CaseError, StructureError
@@ -53,6 +52,16 @@ def find_structure(
     else:
         path = potentials.find_structure(str(structure)) or Path(structure)
     atoms = _read(path)
+    _require_room(atoms, path)
+    return _repeat(atoms, repeat, path)
+
+
+def read_structure(path: Path, repeat: tuple[int, int, int]) -> Structure:
+    """The copy of a structure that `find_structure` has found sound."""
+    return _repeat(_read(path), repeat, path)
+
+
+def _repeat(atoms: ase.Atoms, repeat: tuple[int, int, int], path: Path) -> Structure:
     for axis, number in enumerate(repeat):
         if number > 1 and not atoms.pbc[axis]:
             raise StructureError(
@@ -64,7 +73,6 @@ def find_structure(
         raise CaseError(
             f"repeat: expected at most {MOST_ATOMS:,} atoms, got {count:,} ({list(repeat)} copies of {path})"
         )
-    _require_room(atoms, path)
     atoms = atoms.repeat(repeat)
     require_runnable(atoms, path)
     return Structure(path, atoms)
@@ -95,6 +103,8 @@ def require_runnable(atoms: ase.Atoms, where: str | os.PathLike) -> None:
 
 def _require_room(atoms: ase.Atoms, where: str | os.PathLike) -> None:
     """Raise StructureError if periods are missing or depend on each other, or if atoms lie on top of each other."""
+    from ase.neighborlist import neighbor_list  # as slow to import as all else that a run needs
+
     if not np.isfinite(atoms.positions).all() or not np.isfinite(atoms.cell.array).all():
         raise StructureError(f"structure {where}: expected finite positions and cell, got NaN or infinity")
     periods = atoms.cell.array[atoms.pbc]

@@ -23,7 +23,6 @@ from mdplugin.validation.case_file import describe_case, parse_case
 from mdplugin.validation.chain import execute_run
 from mdplugin.validation.criteria import find_obstacle
 from mdplugin.validation.engine import Engine
-from mdplugin.validation.limits import set_limits
 from mdplugin.validation.plan import RunPlan, plan_runs
 from mdplugin.validation.potential import (
     Potential,
@@ -37,7 +36,7 @@ from mdplugin.validation.potential import (
 from mdplugin.validation.runner_lammps import LammpsEngine
 from mdplugin.validation.series import copy_durably, replace_durably
 from mdplugin.validation.stage import exit_when_terminated
-from mdplugin.validation.systems import Structure, draw_velocities, find_structure
+from mdplugin.validation.systems import Structure, draw_velocities, find_structure, read_structure
 
 SCHEMA = 1
 CASE_FILE, MODELS, RUNS = "case.json", "models", "runs"
@@ -120,13 +119,13 @@ def _require_same_case(
     case: Case, hashes: dict[str, str], checkpoint: str | None, record: dict, directory: Path
 ) -> None:
     """Raise CaseError if `record`, which `directory` holds, is not of this case, grown at most."""
-    old, new = record["case"], describe_case(case)
+    old, new = describe_case(record["case"]), describe_case(case)
     kept = [name for name in new if name not in MAY_GROW and name not in (REFERENCE, STRUCTURE)]
-    changed = [name for name in kept if new[name] != old.get(name)]
+    changed = [name for name in kept if new[name] != old[name]]
     changed += [name for name in ("length_ps", "replicas") if new[name] < old[name]]
-    if set_limits(old["limits"])["explosion_K"].value != case.limit_table["explosion_K"].value:
+    if record["case"].limit_table["explosion_K"].value != case.limit_table["explosion_K"].value:
         changed.append("limits")
-    changes = [(name, old.get(name), new[name]) for name in changed]
+    changes = [(name, old[name], new[name]) for name in changed]
     files = [name for name, value in record["sha256"].items() if hashes.get(name, value) != value]
     if REFERENCE not in hashes and not _is_same_checkpoint(case, checkpoint, record):
         files.append(REFERENCE)
@@ -143,7 +142,7 @@ def _require_same_case(
 def _is_same_checkpoint(case: Case, checkpoint: str | None, record: dict) -> bool:
     """Whether a reference that is no artifact is the recorded one: by its hash, by its name where one is unknown."""
     if checkpoint is None or "checkpoint_sha256" not in record:
-        return Path(case.reference).name == Path(record["case"]["reference"]).name
+        return Path(case.reference).name == Path(record["case"].reference).name
     return checkpoint == record["checkpoint_sha256"]
 
 
@@ -169,7 +168,7 @@ def _write_record(case: Case, hashes: dict[str, str], checkpoint: str | None, pa
 
 
 def _read_record(directory: Path) -> dict:
-    """What `_write_record` wrote.
+    """What `_write_record` wrote, its case as a `Case`.
 
     Raises:
         CaseError: there is none.
@@ -185,8 +184,7 @@ def _read_record(directory: Path) -> dict:
             raise ValueError(f"a {CASE_FILE} with hashes that are no texts")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _no_prepared_directory(directory, error) from error
-    whole = describe_case(parse_case(record["case"], str(directory / CASE_FILE)))
-    return {**record, "case": whole}
+    return {**record, "case": parse_case(record["case"], str(directory / CASE_FILE))}
 
 
 def _no_prepared_directory(directory: Path, error: Exception) -> CaseError:
@@ -203,7 +201,7 @@ def read_prepared(directory: Path) -> tuple[Case, Structure]:
         ArtifactError: a model is not there, or damaged.
     """
     record = _read_record(directory)
-    case = parse_case(record["case"], str(directory / CASE_FILE))
+    case = record["case"]
     structures = sorted(directory.glob("structure.*"))
     if len(structures) != 1:
         names = ", ".join(path.name for path in structures) or "none"
@@ -216,7 +214,7 @@ def read_prepared(directory: Path) -> tuple[Case, Structure]:
     for label in (REFERENCE, *case.labels):
         model = directory / MODELS / f"{label}.pt"
         _require_prepared(model, content_sha256(model), hashes.get(label))
-    return case, find_structure(path, case.reference, case.repeat)
+    return case, read_structure(path, case.repeat)
 
 
 def execute_one(directory: Path, name: str) -> None:

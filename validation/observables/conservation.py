@@ -1,10 +1,13 @@
 """Energy, momentum, and reversibility: what Newton's equations conserve."""
 
+from collections.abc import Callable
+
 import ase
 import numpy as np
 from ase import units
-from ase.calculators.calculator import Calculator, PropertyNotImplementedError
+from ase.calculators.calculator import Calculator
 
+from mdplugin.validation.observables.pressure import find_pressure
 from mdplugin.validation.series import Series
 from mdplugin.validation.statistics import (
     UNKNOWN,
@@ -118,12 +121,13 @@ def measure_gradient(frames: list[ase.Atoms], calculator: Calculator) -> Estimat
         size = np.linalg.norm(forces)
         if not size > 0:
             return UNKNOWN
-        start, slope = atoms.positions.copy(), 0.0
-        length = GRADIENT_STEP_A * np.sqrt(forces.size)
-        for step, weight in STENCIL.items():
-            atoms.positions = start + step * length * forces / size
-            slope += weight * atoms.get_potential_energy() / length
-        ratios.append(-slope / size)
+        start, length = atoms.positions.copy(), GRADIENT_STEP_A * np.sqrt(forces.size)
+
+        def move(distance: float, atoms=atoms, start=start, direction=forces / size) -> float:
+            atoms.positions = start + distance * direction
+            return atoms.get_potential_energy()
+
+        ratios.append(-_differentiate(move, length) / size)
     return estimate_mean_of_few(np.array(ratios))
 
 
@@ -133,18 +137,18 @@ def measure_pressure_gradient(frames: list[ase.Atoms], calculator: Calculator) -
     for frame in frames:
         atoms = frame.copy()
         atoms.calc = calculator
-        pressure, slope = find_virial_pressure(atoms), 0.0
-        for step, weight in STENCIL.items():
-            atoms.set_cell((1 + step * VOLUME_STRAIN) * frame.cell.array, scale_atoms=False)
-            atoms.positions = (1 + step * VOLUME_STRAIN) * frame.positions
-            slope += weight * atoms.get_potential_energy() / VOLUME_STRAIN
+        pressure = find_pressure(atoms)
+
+        def swell(strain: float, atoms=atoms, frame=frame) -> float:
+            atoms.set_cell((1 + strain) * frame.cell.array)
+            atoms.positions = (1 + strain) * frame.positions
+            return atoms.get_potential_energy()
+
+        slope = _differentiate(swell, VOLUME_STRAIN)
         apart.append(pressure + slope / (3 * frame.get_volume()) / units.bar)
     return estimate_mean_of_few(np.array(apart))
 
 
-def find_virial_pressure(atoms: ase.Atoms) -> float:
-    """Pressure of the stress, without the kinetic part, bar; NaN if the calculator has no stress."""
-    try:
-        return -float(atoms.get_stress()[:3].sum()) / 3 / units.bar
-    except PropertyNotImplementedError:
-        return np.nan
+def _differentiate(energy: Callable[[float], float], length: float) -> float:
+    """The derivative of an energy at zero by central differences of so long steps."""
+    return sum(weight * energy(step * length) / length for step, weight in STENCIL.items())

@@ -8,7 +8,8 @@ import numpy as np
 from ase import units
 from ase.calculators.calculator import Calculator
 
-from mdplugin.validation.observables.conservation import find_virial_pressure, root
+from mdplugin.validation.observables.conservation import root
+from mdplugin.validation.observables.pressure import find_pressure
 from mdplugin.validation.observables.structure import Rdf
 from mdplugin.validation.statistics import Estimate, estimate_mean_of_few, fit_slope_to_few
 
@@ -23,7 +24,7 @@ class Shadow:
         energy_meV_per_atom: (n_frames,) candidate less reference.
         force_ms: (n_frames,) mean square of the force differences' components, (meV/Å)^2.
         force_slope: (n_frames,) regression of the candidate's forces on the reference's.
-        log_weights: (n_frames,) energy difference of the whole, candidate less reference, over kT.
+        temperature_K: of the runs.
         pressure_bar: (n_frames, 2) of the virials of candidate and reference; NaN if not asked for.
         volume_A3: (n_frames,). mass_amu: of a frame.
         rdfs: pair -> g(r) with a block for each frame (reweighting.py).
@@ -34,11 +35,16 @@ class Shadow:
     energy_meV_per_atom: np.ndarray
     force_ms: np.ndarray
     force_slope: np.ndarray
-    log_weights: np.ndarray
+    temperature_K: float
     pressure_bar: np.ndarray
     volume_A3: np.ndarray
     mass_amu: float
     rdfs: dict[str, Rdf]
+
+    @property
+    def log_weights(self) -> np.ndarray:
+        """(n_frames,) energy difference of the whole, candidate less reference, over kT."""
+        return self.energy_meV_per_atom * self.n_atoms / (1000 * units.kB * self.temperature_K)
 
 
 def compare_frames(
@@ -63,14 +69,13 @@ def compare_frames(
         scale = float((true_force**2).sum())
         slopes.append(float((force * true_force).sum()) / scale if scale > 0 else np.nan)
         pressures.append([pressure, true_pressure])
-    energies, n_atoms = np.array(energies), len(frames[0])
     return Shadow(
-        n_atoms=n_atoms,
+        n_atoms=len(frames[0]),
         time_ps=np.asarray(time_ps),
-        energy_meV_per_atom=energies,
+        energy_meV_per_atom=np.array(energies),
         force_ms=np.array(squares),
         force_slope=np.array(slopes),
-        log_weights=energies * n_atoms / (1000 * units.kB * temperature_K),
+        temperature_K=temperature_K,
         pressure_bar=np.array(pressures),
         volume_A3=np.array([frame.cell.volume for frame in frames]),
         mass_amu=float(frames[0].get_masses().sum()),
@@ -83,7 +88,7 @@ def _evaluate(
 ) -> tuple[float, np.ndarray, float]:
     atoms = frame.copy()
     atoms.calc = calculator
-    pressure = find_virial_pressure(atoms) if with_pressure else np.nan
+    pressure = find_pressure(atoms) if with_pressure else np.nan
     return atoms.get_potential_energy(), atoms.get_forces(), pressure
 
 
