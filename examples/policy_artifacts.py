@@ -48,7 +48,7 @@ SETTINGS = {
     ),
     "water": Setting(
         "water_pbe0ts_dpmd_test20.xyz.gz", "force-rmse=2meV/A,force-noise=0.1meV/A",
-        ("water-192-nve", "water-192-nvt"), (10.0, 20.0), 3, (*_RUN, TUNED),
+        ("water-192-nve", "water-192-nvt"), (10.0, 20.0), 3, ("fp32", "w8", "w16", "bf16", "fp16", "w8a8", TUNED),
     ),
 }  # fmt: skip
 

@@ -20,7 +20,7 @@ def certify(reports: Sequence[Report]) -> list[str]:
 
     Raises:
         CaseError: a file is not the one that was judged any more; then none is written.
-        ArtifactError: it cannot be written.
+        ArtifactError: one cannot be written; those before it have theirs.
     """
     models = {
         Path(model): label

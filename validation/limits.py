@@ -274,6 +274,18 @@ _TABLE = (
     ),
 )
 LIMITS = {limit.name: limit for limit in _TABLE}
+
+# What is measured against these limits is defined by numbers of its own, which no case changes.
+# A bond, times the sum of the covalent radii: bonded below the first when the run starts, broken above the second, formed
+# below the third; the gaps keep vibrations out.
+BONDED, BROKEN, FORMED = 1.2, 1.5, 1.1
+# Atoms of two molecules that fell together, times the sum of the van der Waals radii: H-H 1.03 Å, O-H 1.17, below the
+# O-H of hydrogen bonds.
+FUSED = 0.43
+# Level of the F test that replicas scatter no more than their own errors say; at 5 % three replicas too often pool what
+# they should not, so that 95 % intervals of random walks cover 87 % (Bancroft, Biometrics 20, 427 (1964), has 25 %: 92 %).
+POOLING_LEVEL = 0.25
+
 FACTORS = ("fluctuation_factor", "peak_factor")  # times float64's own
 LEVELS, MAX_LEVEL = ("false_alarm", "false_pass", "each_run", "blamed"), 0.1
 

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
+from mdplugin.validation.limits import POOLING_LEVEL
+
 N_COARSE = 64  # averaging to so many points removes bond vibrations, whose anticorrelation hides slow modes
 BLOCK_TAUS = 5  # neighbouring means of blocks of 5 tau correlate by less than 0.1
 MIN_BLOCKS, MAX_BLOCKS = 4, 12
 MIN_SAMPLES = 4 * N_COARSE
-# of the F test that replicas scatter no more than their own errors say; at 5 % three replicas too often pool what they
-# should not, so that 95 % intervals of random walks cover 87 % (Bancroft, Biometrics 20, 427 (1964), has 25 %: 92 %)
-POOLING_LEVEL = 0.25
 
 
 @dataclass(frozen=True)

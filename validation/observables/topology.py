@@ -11,12 +11,10 @@ from MDAnalysis.lib.distances import calc_bonds, self_capped_distance
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from mdplugin.validation.limits import BONDED, BROKEN, FORMED, FUSED
 from mdplugin.validation.series import Series
 from mdplugin.validation.statistics import UNKNOWN, Estimate, estimate_mean_of_few
 
-BONDED, BROKEN, FORMED = 1.2, 1.5, 1.1  # times the sum of the covalent radii; the gaps keep vibrations out
-# times the sum of the van der Waals radii: H-H 1.03 Å, O-H 1.17, below the O-H of hydrogen bonds
-FUSED = 0.43
 CONTACT_A = 3.0  # pairs farther apart are no contact
 N_BLOCKS = 10
 
