@@ -46,8 +46,9 @@ def test_there_are_three_outcomes_and_the_middle_one_says_how_much_more():
     assert judge_drift(5 * DRIFT, 0.1 * DRIFT).outcome is Outcome.FAIL
     unsure = judge_drift(0.2 * DRIFT, 2 * DRIFT)
     assert unsure.outcome is Outcome.INCONCLUSIVE
-    # nothing says that it differs: passes nine times of ten when 1.645 + 1.282 errors fit into the limit, (2 2.93)^2 = 34
-    assert unsure.advice == "about 35 times the replicas, or the length"
+    # nothing says that it differs: passes nine times of ten at a second look when 1.960 + 1.282 errors fit into the limit,
+    # (2 3.24)^2 = 42
+    assert unsure.advice == "about 43 times the replicas, or the length"
     fixed = compare_observable("force_rmse", exact(8.0, 2.0), [], LIMITS)  # 20 frames of a run of any length
     advice = judge_tests([fixed], LIMITS)[0].advice
     assert advice == "about 3 times the replicas (longer runs say no more)"
@@ -340,28 +341,6 @@ def test_a_case_cannot_choose_levels_that_say_nothing(name, level):
 def test_rare_events_are_counted(candidate, reference, outcome):
     sides = ([Estimate(float(count)) for count in side] for side in (candidate, reference))
     assert judge_tests([compare_observable("bonds", *sides, LIMITS)], LIMITS)[0].outcome is outcome
-
-
-def test_counts_of_one_rate_fail_no_more_often_than_stated():
-    rng, trials = np.random.default_rng(0), 2000
-    for rate in (0.2, 2.0, 20.0):
-        alarms = 0
-        for counts in rng.poisson(rate, (trials, 2, 3)):
-            mine, theirs = ([Estimate(float(count)) for count in side] for side in counts)
-            (test,) = judge_tests([compare_observable("bonds", mine, theirs, LIMITS)], LIMITS)
-            alarms += test.outcome is Outcome.FAIL
-        assert alarms <= stats.binom.ppf(0.9995, trials, LIMITS["false_alarm"].value)
-
-
-def test_counts_of_a_rate_at_the_limit_pass_no_more_often_than_stated():
-    rng, trials, more = np.random.default_rng(0), 2000, LIMITS[find_criterion("bonds").limit].value
-    for rate in (0.0, 0.3, 2.0, 20.0):
-        passes = 0
-        for counts in zip(rng.poisson(rate + more, (trials, 3)), rng.poisson(rate, (trials, 3)), strict=True):
-            mine, theirs = ([Estimate(float(count)) for count in side] for side in counts)
-            passes += compare_observable("bonds", mine, theirs, LIMITS).p_pass < LIMITS["false_pass"].value
-        assert passes <= stats.binom.ppf(0.9995, trials, LIMITS["false_pass"].value)
-    assert passes > 0.02 * trials  # where there is much to count it is not far from that
 
 
 def test_the_error_of_the_reference_counts_in_a_relative_limit():

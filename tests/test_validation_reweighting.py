@@ -10,14 +10,14 @@ from test_validation_observables import make_series
 from validation_artifacts import crystal, save_morse
 from validation_toys import Argon, Faulty
 
-import mdplugin
 from mdplugin.validation.case import Case
+from mdplugin.validation.comparison import compare_observable, reweigh_test
+from mdplugin.validation.limits import LIMITS
 from mdplugin.validation.measurement import Measurement
-from mdplugin.validation.observables import conservation, structure
-from mdplugin.validation.observables.pressure import find_pressure
+from mdplugin.validation.observables import structure
 from mdplugin.validation.observables.shadow import Shadow
 from mdplugin.validation.reweighting import estimate_shifts, weigh_frames
-from mdplugin.validation.statistics import UNKNOWN
+from mdplugin.validation.statistics import UNKNOWN, Estimate
 from mdplugin.validation.study import validate
 
 
@@ -27,7 +27,7 @@ def make_shadow(log_weights, **columns):
     known = {"pressure_bar": np.zeros((len(log_weights), 2)), "volume_A3": empty + 1, "rdfs": {}, **columns}
     return Shadow(
         n_atoms=1, time_ps=empty, energy_meV_per_atom=kT_meV * np.asarray(log_weights), force_ms=empty,
-        force_slope=empty, temperature_K=300, mass_amu=1.0, **known,
+        force_products=np.ones((len(empty), 2)), temperature_K=300, mass_amu=1.0, **known,
     )  # fmt: skip
 
 
@@ -66,6 +66,33 @@ def test_a_pressure_is_each_potential_s_own_on_the_candidate_s_frames():
     shifts = estimate_shifts([make_shadow(0.1 * volume, pressure_bar=pressures)], of_values("pressure"))
     (pressure,) = shifts["pressure"]
     assert abs(pressure.value + 150) <= 3 * pressure.error and pressure.error <= 15
+
+
+def test_float64_s_own_frames_give_the_same_difference():
+    """The case before, seen from the other side: frames of the reference, of which the candidate's mean of x is 0.1 less."""
+    rng = np.random.default_rng(1)
+    volume = rng.normal(0.1, 1, 400)
+    pressures = np.stack([1000 * volume, 1000 * volume + 50], axis=1)
+    shadow = make_shadow(0.1 * volume, pressure_bar=pressures)
+    (pressure,) = estimate_shifts([shadow], of_values("pressure"), of_reference=True)["pressure"]
+    assert abs(pressure.value + 150) <= 3 * pressure.error and pressure.error <= 15
+
+
+def test_a_wall_that_the_candidate_never_crosses_is_seen_from_float64_s_side():
+    """x^2 / 2 of the reference, the same with a wall at zero of the candidate: its frames are all on one side."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(0, 1, 400)
+    wall = np.where(x < 0, 50.0, 0.0)
+    stacked = {"pressure_bar": np.stack([1000 * x, 1000 * x], axis=1)}
+    own = {"pressure_bar": stacked["pressure_bar"][x >= 0]}
+    forward = estimate_shifts([make_shadow(wall[x >= 0], **own)], of_values("pressure"))
+    assert abs(forward["pressure"][0].value) <= 1e-9  # the candidate's frames know nothing of it
+    assert estimate_shifts([make_shadow(wall, **stacked)], of_values("pressure"), of_reference=True) == {}
+    test = compare_observable("pressure", [Estimate(0, 500, 9)] * 3, [Estimate(0, 500, 9)] * 3, LIMITS)
+    agreed, contradicted = [Estimate(0, 1, 9)] * 3, [Estimate(400, 1, 9)] * 3
+    assert reweigh_test(test, agreed, agreed).p_pass < 0.05
+    assert reweigh_test(test, agreed, contradicted).p_pass > 0.95  # the direction that is farther off counts
+    assert reweigh_test(test, contradicted, agreed).reweighted.value == 400
 
 
 def test_a_square_well_raises_g_by_boltzmann_s_factor():
@@ -122,7 +149,7 @@ def test_forces_that_are_not_those_of_the_energy_are_kept_from_it(box, tmp_path)
     tests = {test.observable: test for test in report.verdicts[0].tests}
     assert tests["gradient"].outcome == "fail"
     assert tests["coordination Ar-Ar"].reweighted is None
-    assert report.findings[0].shifts  # they were there
+    assert report.findings[0].shifts and report.findings[0].reverse_shifts  # they were there
 
 
 @pytest.mark.parametrize("ensemble", ["nvt", "npt"])
@@ -143,33 +170,3 @@ def test_a_sound_candidate_passes_a_whole_case_of_averages(tmp_path, ensemble):
     undecided = {test.observable: test.advice for test in report.verdicts[0].tests if test.outcome != "pass"}
     assert not undecided
     assert report.exit_status == 0
-
-
-def test_a_pressure_is_compared_with_the_energy_s_change_with_volume(tmp_path):
-    rng, frames = np.random.default_rng(1), []
-    for _ in range(8):
-        frames.append(crystal())
-        frames[-1].rattle(0.1, rng=rng)
-    calculator = mdplugin.MACEQuantCalculator(save_morse(tmp_path / "morse.pt"))
-    sound = conservation.measure_pressure_gradient(frames, calculator)
-    assert abs(sound.value) <= 0.5 and sound.error <= 0.5
-
-    halved = conservation.measure_pressure_gradient(frames, Halved(tmp_path / "morse.pt"))
-    pressures = [find_pressure(with_calculator(frame, calculator)) for frame in frames]
-    assert halved.value == pytest.approx(sound.value - np.mean(pressures) / 2)
-    assert abs(np.mean(pressures)) / 2 > 27
-    assert not conservation.measure_pressure_gradient(frames, Argon()).is_known  # it has no stress
-
-
-class Halved(mdplugin.MACEQuantCalculator):
-    """Its stress, not its energy."""
-
-    def calculate(self, *arguments):
-        super().calculate(*arguments)
-        self.results["stress"] = self.results["stress"] / 2
-
-
-def with_calculator(frame, calculator):
-    atoms = frame.copy()
-    atoms.calc = calculator
-    return atoms

@@ -67,7 +67,7 @@ def _make_certificate(report: Report, verdict: Verdict) -> Certificate:
         kind=f"validate {case.ensemble}",
         outcome=str(verdict.outcome),
         line=f"{case.ensemble} {verdict.outcome} on {structure['formula']}, {case.replicas} x {case.length_ps:g} ps"
-        + _qualify(case),
+        + _qualify(case, report.look),
         content_sha256=report.potentials[verdict.label]["sha256"],
         structures=structure,
         reference=report.potentials[REFERENCE],
@@ -76,6 +76,9 @@ def _make_certificate(report: Report, verdict: Verdict) -> Certificate:
             "run": run,
             "values": {name: _finite(test.candidate.value) for name, test in tests.items()},
             "errors": {name: _finite(test.candidate.error) for name, test in tests.items()},
+            "passed_by_reweighting": {
+                name: _finite(test.reweighted.value) for name, test in tests.items() if test.reweighted
+            },
         },
         bounds={
             name: {"bound": _finite(test.limit), "unit": test.unit, "outcome": str(test.outcome)}
@@ -85,11 +88,12 @@ def _make_certificate(report: Report, verdict: Verdict) -> Certificate:
     )
 
 
-def _qualify(case: Case) -> str:
-    """What a reader of one line must know: that limits were changed, or observables left out."""
+def _qualify(case: Case, look: int) -> str:
+    """What a reader of one line must know: that limits were changed, observables left out, or runs looked at again."""
     known, chosen = OBSERVABLES[case.ensemble], case.chosen_observables
     said = [f"{len(set(chosen))} of {len(known)} observables"] if set(chosen) != set(known) else []
     said += ["own limits"] if case.limits else []
+    said += [f"look {look}"] if look > 1 else []
     return f" ({', '.join(said)})" if said else ""
 
 

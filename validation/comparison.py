@@ -26,7 +26,7 @@ import numpy as np
 from scipy import stats
 
 from mdplugin.validation.criteria import CRITERIA, Criterion, Kind, find_criterion
-from mdplugin.validation.limits import Limit
+from mdplugin.validation.limits import Limit, tighten_levels
 from mdplugin.validation.significance import find_count_p_values, find_factors, find_p_values
 from mdplugin.validation.statistics import Estimate, combine_replicas, subtract, take_one
 
@@ -143,14 +143,20 @@ def compare_observable(
     )
 
 
-def reweigh_test(test: Test, runs: Sequence[Estimate]) -> Test:
-    """The test with the difference that reweighting finds in each run, by which it passes; as it was if none is known."""
-    reweighted = combine_replicas(runs)
-    criterion = find_criterion(test.observable)
-    _, p_pass = find_p_values(reweighted, test.limit, one_sided=criterion.is_one_sided)
-    if not math.isfinite(p_pass):
+def reweigh_test(test: Test, *directions: Sequence[Estimate]) -> Test:
+    """The test with the difference that reweighting finds, by which it passes; as it was if one is not known.
+
+    Args:
+        directions: a difference for each run of the candidate, and for each of float64's. The one that is farther from a
+            pass counts.
+    """
+    one_sided = find_criterion(test.observable).is_one_sided
+    differences = [combine_replicas(runs) for runs in directions]
+    p_values = [find_p_values(each, test.limit, one_sided=one_sided)[1] for each in differences]
+    if not all(map(math.isfinite, p_values)):
         return test
-    return dataclasses.replace(test, reweighted=reweighted, p_pass=p_pass)
+    worst = int(np.argmax(p_values))
+    return dataclasses.replace(test, reweighted=differences[worst], p_pass=p_values[worst])
 
 
 def _combine(criterion: Criterion, side: Sequence[Estimate]) -> Estimate:
@@ -334,7 +340,10 @@ def _advise(test: Test, n_tests: int, limits: dict[str, Limit]) -> str:
     if not difference.is_known:
         return f"too few samples for an error bar: {criterion.needs}"
     n_p_values = n_tests * (2 if criterion.by_each_run else 1)
-    replicas, length = find_factors(difference, allowed, limits, n_p_values, one_sided=criterion.is_one_sided)
+    next_look = tighten_levels(limits, 2)
+    replicas, length = find_factors(
+        difference, allowed, next_look, n_p_values, one_sided=criterion.is_one_sided
+    )
     if replicas is None:
         return "the difference is as large as the limit: no length of run will tell"
     if not criterion.grows:

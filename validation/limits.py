@@ -3,6 +3,7 @@
 A case may change a limit by name (`limits:` in its YAML); the report then shows the case's number.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -288,6 +289,18 @@ POOLING_LEVEL = 0.25
 
 FACTORS = ("fluctuation_factor", "peak_factor")  # times float64's own
 LEVELS, MAX_LEVEL = ("false_alarm", "false_pass", "each_run", "blamed"), 0.1
+
+
+def tighten_levels(table: dict[str, Limit], look: int) -> dict[str, Limit]:
+    """The table for the `look`-th look at runs that grow: levels of fail and pass are halved with each after the first.
+
+    Then all looks together, however many, err at most twice as often as the first alone (Bonferroni: 1 + 1/2 + 1/4 ...).
+    """
+    tightened = dict(table)
+    for name in ("false_alarm", "false_pass"):
+        old = table[name]
+        tightened[name] = dataclasses.replace(old, value=old.value / 2 ** (look - 1))
+    return tightened
 
 
 def set_limits(changes: dict[str, float]) -> dict[str, Limit]:

@@ -15,6 +15,7 @@ from mdplugin.validation.case import REFERENCE, Case
 from mdplugin.validation.case_file import describe_case, parse_case
 from mdplugin.validation.comparison import EXIT_STATUS, Outcome, Test, find_worst
 from mdplugin.validation.figures import DESCRIPTIONS, draw_figures
+from mdplugin.validation.limits import tighten_levels
 from mdplugin.validation.page import embed_figures, render_page
 from mdplugin.validation.profiles import DISPLACEMENT_COLUMNS, RDF_COLUMNS, list_displacements, list_rdfs
 from mdplugin.validation.stage import open_stage
@@ -22,6 +23,7 @@ from mdplugin.validation.statistics import Estimate
 from mdplugin.validation.verdict import Findings, Verdict, format_estimate, format_limit, judge
 
 SCHEMA = 2
+LEAST_P, MOST = 1e-6, 100  # in tables
 REPORT_JSON, REPORT_MARKDOWN, REPORT_HTML = "report.json", "report.md", "report.html"
 RDFS, DISPLACEMENTS = "radial-distribution.csv", "mean-squared-displacement.csv"
 SPEED_NOTE = (
@@ -49,11 +51,12 @@ class Report:
 
     Attributes:
         case: what was asked for.
-        findings, verdicts: of each candidate; a verdict is always `judge(findings, limits)`.
+        findings, verdicts: of each candidate; a verdict is always `judge_findings(...)`.
         potentials: label -> name, precision, hashes.
         speeds: label -> ms per step (measurement.py).
         provenance: versions, processor, seeds, structure, command.
         directory: where the files lie.
+        look: how often verdicts have been made while the runs grew, this one included.
     """
 
     case: Case
@@ -63,6 +66,7 @@ class Report:
     speeds: dict
     provenance: dict
     directory: Path
+    look: int = 1
 
     @property
     def outcome(self) -> Outcome:
@@ -79,6 +83,7 @@ class Report:
         content = {
             "schema": SCHEMA,
             "outcome": str(self.outcome),
+            "look": self.look,
             "verdicts": [dataclasses.asdict(verdict) for verdict in self.verdicts],
             "case": describe_case(self.case),
             "findings": [dataclasses.asdict(findings) for findings in self.findings],
@@ -95,6 +100,25 @@ class Report:
             lines += [f"## {verdict.label}: {verdict.outcome}", "", f"{_capital(verdict.sentence)}.", ""]
             lines += [format_table(COLUMNS, [row(test) for test in verdict.tests]), ""]
         return "\n".join([*lines, *_foot(self)]) + "\n"
+
+
+def judge_findings(findings: Sequence[Findings], case: Case, look: int) -> tuple[Verdict, ...]:
+    """The verdicts on all candidates of a case, at the `look`-th look at its runs."""
+    limits = tighten_levels(case.limit_table, look)
+    return tuple(judge(each, limits) for each in findings)
+
+
+def find_look(directory: Path, case: Case) -> int:
+    """Which look at these runs the next report is: one more than the report that is there if they have grown since."""
+    try:
+        before = json.loads((directory / REPORT_JSON).read_text())
+        extent, look = (
+            [before["case"][name] for name in ("length_ps", "replicas")],
+            int(before.get("look", 1)),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return 1  # none, or none that says so
+    return look if extent == [case.length_ps, case.replicas] else look + 1
 
 
 def write_report(report: Report, evidence: dict) -> None:
@@ -161,8 +185,8 @@ def row(test: Test) -> tuple[str, ...]:
         test.title,
         format_estimate(test.candidate) + unit,
         format_estimate(test.reference) + (unit if test.reference else ""),
-        "-" if math.isnan(test.sigma) else f"{test.sigma:.1f}",
-        "-" if math.isnan(test.effect) else f"{test.effect:.2g}",
+        _format_capped(test.sigma, ".1f"),
+        _format_capped(test.effect, ".2g"),
         format_limit(test) + unit,
         f"{test.outcome}{advice}",
         _format_p(test.p_corrected),
@@ -173,7 +197,14 @@ def row(test: Test) -> tuple[str, ...]:
 
 
 def _format_p(p: float) -> str:
-    return "-" if math.isnan(p) else f"{p:.2g}"
+    return "-" if math.isnan(p) else f"< {LEAST_P:g}" if p < LEAST_P else f"{p:.2g}"
+
+
+def _format_capped(number: float, form: str) -> str:
+    """Beyond MOST standard errors or scatters the number itself says nothing more."""
+    if math.isnan(number):
+        return "-"
+    return f"{'> ' if number > 0 else '< -'}{MOST}" if abs(number) > MOST else f"{number:{form}}"
 
 
 def _describe_method(test: Test) -> str:
@@ -290,26 +321,27 @@ def read_report(path: str | os.PathLike) -> Report:
 
 
 def _parse_report(content: dict, path: Path) -> Report:
-    case = parse_case(content["case"], str(path))
+    case, look = parse_case(content["case"], str(path)), content.get("look", 1)
     findings = tuple(_read_findings(each) for each in content["findings"])
     return Report(
         case=case,
         findings=findings,
-        verdicts=tuple(judge(each, case.limit_table) for each in findings),
+        verdicts=judge_findings(findings, case, look),
         potentials=content["potentials"],
         speeds={
             label: math.nan if speed is None else speed for label, speed in content["ms_per_step"].items()
         },
         provenance=content["provenance"],
         directory=path.parent,
+        look=look,
     )
 
 
 def _read_findings(content: dict) -> Findings:
-    content = {"shifts": {}, **content}  # which reports before 2026-11-29 lack
+    content = {"shifts": {}, "reverse_shifts": {}, **content}  # which reports before 2026-11-29 lack
     sides = {
         side: {name: [_read_estimate(each) for each in values] for name, values in content[side].items()}
-        for side in ("candidate", REFERENCE, "shifts")
+        for side in ("candidate", REFERENCE, "shifts", "reverse_shifts")
     }
     return Findings(
         content["label"],

@@ -1,4 +1,4 @@
-"""Frames of a candidate -> how far its averages over configurations are from float64's, without float64's noise.
+"""Frames of one potential -> how far a candidate's averages over configurations are from float64's, without their noise.
 
 A candidate whose forces are the gradient of its energy samples exp(-E / kT) of that energy. On its own frames float64's
 average of A is
@@ -8,6 +8,10 @@ average of A is
 (Zwanzig, J. Chem. Phys. 22, 1420 (1954); Torrie and Valleau, J. Comput. Phys. 23, 187 (1977)), in npt too, where both
 have one volume. The difference <A> - <A>_r comes of one set of frames, whose noise cancels as far as the weights are
 even; two sets of independent runs differ by the noise of both, many times as much.
+
+Frames of one potential say nothing of places where it never is: a candidate with a wall that float64 does not have looks
+like float64 on its own side of it. So the same is asked of float64's frames with 1 / w, and a test passes only where both
+directions pass. What neither of them visits in its runs, no comparison of these runs can tell.
 
 It counts where the forces are shown to be that gradient, the pressure too where there is one (GATES of verdict.py), and
 where the weights are even: else few frames would speak for all. It says nothing of dynamics (diffusion, spectra), nor of
@@ -25,7 +29,7 @@ from mdplugin.validation.observables.shadow import Shadow
 from mdplugin.validation.observables.structure import Rdf
 from mdplugin.validation.observables.thermal import AMU_PER_A3_IN_G_PER_CM3
 from mdplugin.validation.profiles import MIN_G, estimate_distance
-from mdplugin.validation.statistics import Estimate, estimate_mean_of_few
+from mdplugin.validation.statistics import Estimate, estimate_mean_of_few, scale
 
 MIN_EFFECTIVE = 0.5  # of the frames: Kish's (sum w)^2 / sum w^2
 N_BLOCKS = 25  # of a run, left out one by one
@@ -38,34 +42,41 @@ def weigh_frames(log_weights: np.ndarray) -> np.ndarray | None:
     return weights if 1 / (weights @ weights) >= MIN_EFFECTIVE * len(weights) else None
 
 
-def estimate_shifts(shadows: Sequence[Shadow], reference: Measurement) -> dict[str, list[Estimate]]:
+def estimate_shifts(
+    shadows: Sequence[Shadow], reference: Measurement, *, of_reference: bool = False
+) -> dict[str, list[Estimate]]:
     """Observable -> candidate less float64, an estimate for each run, or one of a distance of g(r).
 
-    Empty if weights are uneven. The windows of peaks and shells are those of the `reference`, as in profiles.py.
+    From frames of the candidate's runs or, with `of_reference`, of float64's. Empty if weights are uneven. The windows of
+    peaks and shells are those of the `reference`, as in profiles.py.
     """
     if not shadows:
         return {}
-    weights = weigh_frames(np.concatenate([shadow.log_weights for shadow in shadows]))
+    own, sign = (1, -1) if of_reference else (0, 1)
+    weights = weigh_frames(sign * np.concatenate([shadow.log_weights for shadow in shadows]))
     if weights is None:
         return {}
     lengths = [len(shadow.log_weights) for shadow in shadows]
     shifts: dict[str, list[Estimate]] = {}
-    for pair, of_reference in reference.rdfs.items():
+    for pair, rdfs in reference.rdfs.items():
         runs = [shadow.rdfs[pair] for shadow in shadows if pair in shadow.rdfs]
         if len(runs) == len(shadows):
-            shifts |= _shift_rdf(pair, runs, of_reference, weights)
+            shifts |= _shift_rdf(pair, runs, rdfs, weights)
     pressure = np.concatenate([shadow.pressure_bar for shadow in shadows])
     volume = np.concatenate([shadow.volume_A3 for shadow in shadows])
     mass = AMU_PER_A3_IN_G_PER_CM3 * shadows[0].mass_amu
     of_frames = {
-        "pressure": lambda even, weights: even @ pressure[:, 0] - weights @ pressure[:, 1],
+        "pressure": lambda even, weights: even @ pressure[:, own] - weights @ pressure[:, 1 - own],
         "density": lambda even, weights: (even - weights) @ (mass / volume),
         "volume_fluctuation": lambda even, weights: _fluctuate(even, volume) - _fluctuate(weights, volume),
     }
     for name, shift in of_frames.items():
         if name in reference.values:
             shifts[name] = [estimate for (estimate,) in _jackknife(shift, weights, lengths)]
-    return shifts
+    return {
+        name: estimates if name.startswith("rdf ") else [scale(each, sign) for each in estimates]
+        for name, estimates in shifts.items()
+    }
 
 
 def _shift_rdf(

@@ -48,17 +48,33 @@ def find_count_p_values(
 
     The candidate's count is held against a Poisson variable of the reference's rate and `allowed` more per run. The
     reference's rate is as uncertain as its own count makes it: gamma-distributed (Jeffreys' prior), which makes its part
-    of the candidate's count negative binomial.
+    of the candidate's count negative binomial. Bonds that break together, all those of a molecule or of a defect, are
+    counted as one: everything is divided by how many there are in a clump (`find_clump`).
     """
-    n = len(candidate)
-    mine, theirs = (round(sum(each.value for each in side)) for side in (candidate, reference))
+    n, clump = len(candidate), find_clump(candidate, reference)
+    mine, theirs = (round(sum(each.value for each in side) / clump) for side in (candidate, reference))
 
     def p_at_most(count: int) -> float:
         of_background = np.arange(count + 1)
         weights = stats.nbinom.pmf(of_background, theirs + 0.5, 0.5)
-        return float(weights @ special.pdtr(count - of_background, n * allowed))
+        return float(weights @ special.pdtr(count - of_background, n * allowed / clump))
 
     return max(0.0, 1 - p_at_most(mine - 1)), p_at_most(mine)
+
+
+def find_clump(candidate: Sequence[Estimate], reference: Sequence[Estimate]) -> float:
+    """How many events come at a time, at least 1: the variance of counts between runs over their mean.
+
+    The variance of both sides, about their own means, is given the room that so few runs leave it (the mean of the inverse
+    chi-square distribution).
+    """
+    counts = [np.array([each.value for each in side]) for side in (candidate, reference) if len(side)]
+    dof = sum(len(side) - 1 for side in counts)
+    mean = sum(float(side.mean()) for side in counts)
+    if dof < 1 or not mean > 0:
+        return 1.0
+    variance = sum(float(((side - side.mean()) ** 2).sum()) for side in counts) / max(dof - 2, 0.25)
+    return max(1.0, len(counts) * variance / mean)
 
 
 def find_factors(

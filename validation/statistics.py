@@ -97,6 +97,18 @@ def estimate_mean_of_few(values: np.ndarray) -> Estimate:
     )
 
 
+def estimate_ratio_of_few(numerators: np.ndarray, denominators: np.ndarray) -> Estimate:
+    """Ratio of the sums of a few samples (n,) each, with the error of its linear terms; UNKNOWN where nothing is divided by.
+
+    Where single ratios are means of what is nearly zero, as of forces on a lattice, their mean says nothing.
+    """
+    total = float(np.sum(denominators))
+    if not total > 0:
+        return UNKNOWN
+    ratio = float(np.sum(numerators)) / total
+    return estimate_mean_of_few(ratio + (numerators - ratio * denominators) * len(denominators) / total)
+
+
 def fit_slope_to_few(time: np.ndarray, values: np.ndarray) -> Estimate:
     """Slope of a few samples (n,) against time (n,), per unit of time; errors as in `estimate_mean_of_few`."""
     if len(values) < MIN_BLOCKS or not np.isfinite(values).all():

@@ -1,40 +1,32 @@
 """The score: case -> runs -> series -> observables -> comparison -> verdict -> report."""
 
-import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import ase
-import numpy as np
 
 from mdplugin.errors import CaseError
 from mdplugin.validation.case import OBSERVABLES, REFERENCE, Case
 from mdplugin.validation.chain import count_done, execute_run, load_run
 from mdplugin.validation.criteria import NEEDS_VOLUME, PARTS, find_measurable
+from mdplugin.validation.frames import evaluate_frames, has_averages, take_samples
 from mdplugin.validation.measurement import Measurement, Replica, measure_replicas
-from mdplugin.validation.observables.conservation import measure_gradient, measure_pressure_gradient
-from mdplugin.validation.observables.shadow import Shadow, compare_frames, measure_shadow
-from mdplugin.validation.observables.structure import Rdf, compute_rdfs
+from mdplugin.validation.observables.shadow import Shadow, compare_frames
 from mdplugin.validation.plan import plan_runs
 from mdplugin.validation.pool import execute_runs
 from mdplugin.validation.potential import Potential, load_potential
 from mdplugin.validation.profiles import add_profiles
 from mdplugin.validation.progress import show_progress
 from mdplugin.validation.provenance import record_provenance
-from mdplugin.validation.report import Report, write_report
+from mdplugin.validation.report import Report, find_look, judge_findings, write_report
 from mdplugin.validation.reweighting import estimate_shifts
-from mdplugin.validation.series import Series, read_frames
 from mdplugin.validation.stage import exit_when_terminated
 from mdplugin.validation.statistics import UNKNOWN, Estimate
 from mdplugin.validation.systems import Structure
-from mdplugin.validation.verdict import Findings, judge, require_sound_reference
+from mdplugin.validation.verdict import Findings, require_sound_reference
 from mdplugin.validation.workspace import MODELS, RUNS, make_engine, prepare, read_prepared
 
 GLANCE_PS = 0.5  # shorter runs are a look
-N_FRAMES = 100  # of each run, for what needs the potentials themselves
-N_GRADIENT_FRAMES = 10  # of these: each takes four energies, and is known to 1e-5 in fp32
 
 
 def validate(
@@ -114,40 +106,40 @@ def collect(directory: str | os.PathLike, command=()) -> Report:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that is known of one potential: replicas, what was measured of them, differences on its frames."""
+    """All that is known of one potential.
+
+    Attributes:
+        replicas: its runs. measurement: of these.
+        shadows: a candidate against float64 on frames of its own runs, reverse: on those of float64's, of each replica.
+    """
 
     replicas: list[Replica]
     measurement: Measurement
-    shadows: list[Shadow]
+    shadows: Sequence[Shadow] = ()
+    reverse: Sequence[Shadow] = ()
 
 
 def _judge_runs(
     case: Case, structure: Structure, potentials: Mapping[str, Potential], directory: Path, command
 ) -> Report:
-    evidence, unjudged = {}, ()
     asked = find_measurable(case.chosen_observables, structure.atoms.pbc)
-    sound = find_measurable(case.sound_observables, structure.atoms.pbc)
-    for label in (REFERENCE, *case.labels):
-        replicas = load_replicas(case, label, directory)
-        chosen = sound if label == REFERENCE else asked
-        measurement = measure_replicas(case, structure.atoms, replicas, chosen)
-        shadows = evaluate_frames(case, structure.atoms, potentials, label, replicas, measurement, chosen)
-        if label == REFERENCE:
-            unjudged = require_sound_reference(case, measurement.values, measurement.failures)
-        evidence[label] = Evidence(replicas, measurement, shadows)
+    evidence, notes = _gather_evidence(case, structure, potentials, directory, asked)
     # what was named and these atoms do not have is not passed over
     wanted = case.observables or asked
+    look = find_look(directory, case)
+    notes += _note_look(look)
     findings = tuple(
-        _gather_findings(case, label, wanted, evidence, potentials, unjudged) for label in case.labels
+        _gather_findings(case, label, wanted, evidence, potentials, notes) for label in case.labels
     )
     report = Report(
         case=case,
         findings=findings,
-        verdicts=tuple(judge(each, case.limit_table) for each in findings),
+        verdicts=judge_findings(findings, case, look),
         potentials={label: potential.describe() for label, potential in potentials.items()},
         speeds={label: each.measurement.ms_per_step for label, each in evidence.items()},
         provenance=record_provenance(case, structure, list(command), directory / RUNS),
         directory=directory,
+        look=look,
     )
     try:
         write_report(report, evidence)
@@ -158,34 +150,80 @@ def _judge_runs(
     return report
 
 
+def _gather_evidence(
+    case: Case,
+    structure: Structure,
+    potentials: Mapping[str, Potential],
+    directory: Path,
+    asked: tuple[str, ...],
+) -> tuple[dict[str, Evidence], tuple[str, ...]]:
+    """What is known of each potential, and what the reference could not be judged by.
+
+    Raises:
+        CaseError: the reference is not sound.
+    """
+    evidence, unjudged = {}, ()
+    sound = find_measurable(case.sound_observables, structure.atoms.pbc)
+    reference, common = potentials[REFERENCE].make_calculator(), []
+    for label in (REFERENCE, *case.labels):
+        replicas = load_replicas(case, label, directory)
+        if label == REFERENCE:
+            measurement = measure_replicas(case, structure.atoms, replicas, sound)
+            common = take_samples(
+                case, structure.atoms, replicas, asked, reference if has_averages(asked) else None
+            )
+            evaluate_frames(common, reference, None, measurement, sound)
+            unjudged = require_sound_reference(case, measurement.values, measurement.failures)
+            evidence[label] = Evidence(replicas, measurement)
+        else:
+            candidate = potentials[label].make_calculator()
+            measurement = measure_replicas(case, structure.atoms, replicas, asked)
+            samples = take_samples(
+                case, structure.atoms, replicas, asked, reference if "shadow" in asked else None
+            )
+            shadows = evaluate_frames(samples, candidate, reference, measurement, asked)
+            reverse = [compare_frames(each, candidate) for each in common] if has_averages(asked) else []
+            evidence[label] = Evidence(replicas, measurement, shadows, reverse)
+    return evidence, unjudged
+
+
 def _gather_findings(
     case: Case,
     label: str,
     wanted: tuple[str, ...],
     evidence: Mapping[str, Evidence],
     potentials: Mapping[str, Potential],
-    unjudged: tuple[str, ...],
+    notes: tuple[str, ...],
 ) -> Findings:
-    """What the verdict on one candidate needs; `unjudged` says what could not be asked of the reference."""
+    """What the verdict on one candidate needs; `notes` are the case's."""
     candidate, reference = (evidence[each].measurement for each in (label, REFERENCE))
     extra = add_profiles(candidate, reference)
     shifts = estimate_shifts(evidence[label].shadows, reference)
+    reverse = estimate_shifts(evidence[label].reverse, reference, of_reference=True)
     sides = mark_missing(wanted, {**candidate.values, **extra[0]}, {**reference.values, **extra[1]})
     return Findings(
         label=label,
         candidate=_chosen(sides[0], case),
         reference=sides[1],
         shifts=_chosen(shifts, case),
+        reverse_shifts=_chosen(reverse, case),
         failures=candidate.failures,
         replicas=case.replicas,
         notes=(
             *candidate.notes,
             *(f"float64, {note}" for note in reference.notes),
-            *unjudged,
+            *notes,
             *_note_scope(case, wanted),
         ),
         foreign=_describe_origin(potentials[label], potentials[REFERENCE]),
     )
+
+
+def _note_look(look: int) -> tuple[str, ...]:
+    """Says so where runs are looked at again."""
+    if look == 1:
+        return ()
+    return (f"look {look} at growing runs, at levels halved {look - 1} times",)
 
 
 def _note_scope(case: Case, wanted: tuple[str, ...]) -> tuple[str, ...]:
@@ -244,57 +282,3 @@ def load_replicas(case: Case, label: str, directory: Path) -> list[Replica]:
             Replica(series.get("main"), series.get("coarse"), series.get("reversal"), preparation)
         )
     return replicas
-
-
-def evaluate_frames(
-    case: Case,
-    atoms: ase.Atoms,
-    potentials: Mapping[str, Potential],
-    label: str,
-    replicas: list[Replica],
-    measurement: Measurement,
-    chosen: tuple[str, ...],
-) -> list[Shadow]:
-    """Add what needs the potentials themselves to the measurement's values: shadow and gradient."""
-    shadows: list[Shadow] = []
-    candidate, reference = (potentials[each].make_calculator() for each in (label, REFERENCE))
-    for replica in replicas:
-        if replica.failure is not None or replica.main is None:
-            continue
-        main, indices = replica.main, _spread(len(replica.main.positions), N_FRAMES)
-        frames = read_frames(main, atoms, indices)
-        if "shadow" in chosen and label != REFERENCE:
-            shadow = compare_frames(
-                frames,
-                main.frame_time_ps[indices],
-                candidate,
-                reference,
-                case.temperature_K,
-                with_pressure="pressure" in chosen,
-                rdfs=_compute_frame_rdfs(main, atoms, indices)
-                if {"rdf", "coordination"} & set(chosen)
-                else (),
-            )
-            shadows.append(shadow)
-            _add_values(measurement, measure_shadow(shadow))
-        some = [frames[index] for index in _spread(len(frames), N_GRADIENT_FRAMES)]
-        if "gradient" in chosen:
-            _add_values(measurement, {"gradient": measure_gradient(some, candidate)})
-        if "pressure_gradient" in chosen:
-            _add_values(measurement, {"pressure_gradient": measure_pressure_gradient(some, candidate)})
-    return shadows
-
-
-def _add_values(measurement: Measurement, values: Mapping[str, Estimate]) -> None:
-    for name, estimate in values.items():
-        measurement.values.setdefault(name, []).append(estimate)
-
-
-def _compute_frame_rdfs(series: Series, atoms: ase.Atoms, indices: np.ndarray) -> list[Rdf]:
-    """g(r) of single frames, a block each."""
-    some = dataclasses.replace(series, positions=series.positions[indices], cells=series.cells[indices])
-    return compute_rdfs(some, atoms, n_blocks=len(indices))
-
-
-def _spread(length: int, number: int) -> np.ndarray:
-    return np.unique(np.linspace(0, length - 1, number).round().astype(int))

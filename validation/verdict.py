@@ -24,7 +24,8 @@ P_VALUE = "kinetic_p_value"
 # tests that must pass before reweighting counts: the first, and the second where a case has it
 GATES = ("gradient", "pressure_gradient")
 COMPLETED, ORIGIN = "completed", "origin"
-MAX_DECIMALS = 7  # smaller errors have an exponent
+MAX_DECIMALS = 7  # smaller errors of small numbers have an exponent
+EXACT = 1e-12  # of the number: an error that is rounding
 MAX_NAMED = 3  # undecided tests in the sentence; the table has them all
 
 
@@ -36,6 +37,7 @@ class Findings:
         label: of the candidate.
         candidate, reference: observable -> one estimate per replica.
         shifts: observable -> candidate less float64 on the candidate's own frames (reweighting.py), one per replica.
+        reverse_shifts: the same on float64's frames.
         failures: the candidate's replicas that broke off, in words.
         replicas: how many were run.
         notes: what else is worth telling of the candidate's replicas, in words.
@@ -50,6 +52,7 @@ class Findings:
     notes: tuple[str, ...] = ()
     foreign: str = ""
     shifts: dict[str, list[Estimate]] = field(default_factory=dict)
+    reverse_shifts: dict[str, list[Estimate]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,19 +85,23 @@ def judge(findings: Findings, limits: dict[str, Limit]) -> Verdict:
             tests.append(
                 compare_observable(name, findings.candidate[name], findings.reference.get(name, []), limits)
             )
-    judged = judge_tests(_reweigh(tests, findings.shifts, limits), limits)
+    judged = judge_tests(_reweigh(tests, findings, limits), limits)
     outcome = find_worst(test.outcome for test in judged)
     sentence = "; ".join([_summarise(findings, outcome, judged), *findings.notes])
     return Verdict(findings.label, outcome, judged, sentence)
 
 
-def _reweigh(tests: list[Test], shifts: dict[str, list[Estimate]], limits: dict[str, Limit]) -> list[Test]:
+def _reweigh(tests: list[Test], findings: Findings, limits: dict[str, Limit]) -> list[Test]:
     """The tests, averages over configurations by reweighting where forces and pressure are those of the energy."""
     p_of_gates = {test.observable: test.p_pass for test in tests if test.observable in GATES}
     if GATES[0] not in p_of_gates or not all(p < limits["false_pass"].value for p in p_of_gates.values()):
         return tests
+    directions = (findings.shifts, findings.reverse_shifts)
     return [
-        reweigh_test(test, shifts[test.observable]) if test.observable in shifts else test for test in tests
+        reweigh_test(test, *(each[test.observable] for each in directions))
+        if all(test.observable in each for each in directions)
+        else test
+        for test in tests
     ]
 
 
@@ -277,9 +284,9 @@ def format_estimate(estimate: Estimate | None) -> str:
     """`0.0123 ± 0.0040`: two digits of the error, and the number as far; four digits where there is no error."""
     if estimate is None or not math.isfinite(estimate.value):
         return "-"
-    if not (math.isfinite(estimate.error) and estimate.error > 0):
+    if not (math.isfinite(estimate.error) and estimate.error > EXACT * abs(estimate.value)):
         return f"{estimate.value:.4g}"
     decimals = max(0, 1 - math.floor(math.log10(estimate.error)))
-    if decimals > MAX_DECIMALS:
+    if decimals > MAX_DECIMALS and abs(estimate.value) < 0.5:
         return f"{estimate.value:.4g} ± {estimate.error:.2g}"
     return f"{estimate.value:.{decimals}f} ± {estimate.error:.{decimals}f}"

@@ -1,20 +1,15 @@
 """Energy, momentum, and reversibility: what Newton's equations conserve."""
 
-from collections.abc import Callable
-
 import ase
 import numpy as np
 from ase import units
-from ase.calculators.calculator import Calculator
 
-from mdplugin.validation.observables.pressure import find_pressure
 from mdplugin.validation.series import Series
 from mdplugin.validation.statistics import (
     UNKNOWN,
     Estimate,
     detrend,
     estimate_mean,
-    estimate_mean_of_few,
     fit_slope,
     scale,
     take_one,
@@ -102,53 +97,3 @@ def measure_reversal(series: Series) -> Estimate:
     if len(series.positions) < 2:
         return UNKNOWN
     return take_one(np.sqrt(((series.positions[-1] - series.positions[0]) ** 2).sum(axis=1).mean()))
-
-
-# rms per coordinate. Two points 5e-4 Å apart miss an O-H bond's slope by 1e-4 (h^2); four points so far apart by 1e-5
-# (h^4), and see three times less of the rounding of energies
-GRADIENT_STEP_A = 2e-3
-VOLUME_STRAIN = 2e-3  # of lengths: an O-H bond by as much as GRADIENT_STEP_A
-STENCIL = {2: -1 / 12, 1: 8 / 12, -1: -8 / 12, -2: 1 / 12}  # of the first derivative
-
-
-def measure_gradient(frames: list[ase.Atoms], calculator: Calculator) -> Estimate:
-    """-dE/ds by central differences along the forces, over |F|: 1 where forces are the gradient of the energy."""
-    ratios = []
-    for frame in frames:
-        atoms = frame.copy()
-        atoms.calc = calculator
-        forces = atoms.get_forces()
-        size = np.linalg.norm(forces)
-        if not size > 0:
-            return UNKNOWN
-        start, length = atoms.positions.copy(), GRADIENT_STEP_A * np.sqrt(forces.size)
-
-        def move(distance: float, atoms=atoms, start=start, direction=forces / size) -> float:
-            atoms.positions = start + distance * direction
-            return atoms.get_potential_energy()
-
-        ratios.append(-_differentiate(move, length) / size)
-    return estimate_mean_of_few(np.array(ratios))
-
-
-def measure_pressure_gradient(frames: list[ase.Atoms], calculator: Calculator) -> Estimate:
-    """Pressure of the stress less -dE/dV by central differences, bar: 0 where the stress is that of the energy."""
-    apart = []
-    for frame in frames:
-        atoms = frame.copy()
-        atoms.calc = calculator
-        pressure = find_pressure(atoms)
-
-        def swell(strain: float, atoms=atoms, frame=frame) -> float:
-            atoms.set_cell((1 + strain) * frame.cell.array)
-            atoms.positions = (1 + strain) * frame.positions
-            return atoms.get_potential_energy()
-
-        slope = _differentiate(swell, VOLUME_STRAIN)
-        apart.append(pressure + slope / (3 * frame.get_volume()) / units.bar)
-    return estimate_mean_of_few(np.array(apart))
-
-
-def _differentiate(energy: Callable[[float], float], length: float) -> float:
-    """The derivative of an energy at zero by central differences of so long steps."""
-    return sum(weight * energy(step * length) / length for step, weight in STENCIL.items())

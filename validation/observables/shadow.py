@@ -1,4 +1,4 @@
-"""The candidate against the float64 reference on frames of the candidate's own runs."""
+"""A candidate against the float64 reference on frames of runs, its own or float64's."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,42 @@ from ase.calculators.calculator import Calculator
 from mdplugin.validation.observables.conservation import root
 from mdplugin.validation.observables.pressure import find_pressure
 from mdplugin.validation.observables.structure import Rdf
-from mdplugin.validation.statistics import Estimate, estimate_mean_of_few, fit_slope_to_few
+from mdplugin.validation.statistics import (
+    Estimate,
+    estimate_mean_of_few,
+    estimate_ratio_of_few,
+    fit_slope_to_few,
+)
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """What a potential says of frames.
+
+    Attributes:
+        energy_eV: (n_frames,). forces: (n_frames, n_atoms, 3) eV/Å. pressure_bar: (n_frames,) of the virial, or NaN.
+    """
+
+    energy_eV: np.ndarray
+    forces: np.ndarray
+    pressure_bar: np.ndarray
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Frames of a run.
+
+    Attributes:
+        frames: of one run, time_ps: (n_frames,) when. temperature_K: of the runs.
+        rdfs: g(r) by pair with a block for each frame, or none.
+        reference: what float64 says of them, or None.
+    """
+
+    frames: Sequence[ase.Atoms]
+    time_ps: np.ndarray
+    temperature_K: float
+    rdfs: Sequence[Rdf] = ()
+    reference: Evaluations | None = None
 
 
 @dataclass(frozen=True)
@@ -23,7 +58,7 @@ class Shadow:
         time_ps: (n_frames,).
         energy_meV_per_atom: (n_frames,) candidate less reference.
         force_ms: (n_frames,) mean square of the force differences' components, (meV/Å)^2.
-        force_slope: (n_frames,) regression of the candidate's forces on the reference's.
+        force_products: (n_frames, 2) sums of candidate times reference, and of the reference's squares, (eV/Å)^2.
         temperature_K: of the runs.
         pressure_bar: (n_frames, 2) of the virials of candidate and reference; NaN if not asked for.
         volume_A3: (n_frames,). mass_amu: of a frame.
@@ -34,7 +69,7 @@ class Shadow:
     time_ps: np.ndarray
     energy_meV_per_atom: np.ndarray
     force_ms: np.ndarray
-    force_slope: np.ndarray
+    force_products: np.ndarray
     temperature_K: float
     pressure_bar: np.ndarray
     volume_A3: np.ndarray
@@ -47,49 +82,39 @@ class Shadow:
         return self.energy_meV_per_atom * self.n_atoms / (1000 * units.kB * self.temperature_K)
 
 
-def compare_frames(
-    frames: Sequence[ase.Atoms],
-    time_ps: Sequence[float],
-    candidate: Calculator,
-    reference: Calculator,
-    temperature_K: float,
-    *,
-    with_pressure: bool = False,
-    rdfs: Sequence[Rdf] = (),
-) -> Shadow:
-    """Evaluate both potentials on the frames, of which `rdfs` have a block each."""
-    energies, squares, slopes, pressures = [], [], [], []
+def evaluate(
+    frames: Sequence[ase.Atoms], calculator: Calculator, *, with_pressure: bool = False
+) -> Evaluations:
+    """Energies, forces and, if asked for, pressures of frames."""
+    energies, forces, pressures = [], [], []
     for frame in frames:
-        (energy, force, pressure), (true_energy, true_force, true_pressure) = (
-            _evaluate(frame, each, with_pressure) for each in (candidate, reference)
-        )
-        difference = 1000 * (force - true_force)
-        energies.append(1000 * (energy - true_energy) / len(frame))
-        squares.append(np.mean(difference**2))
-        scale = float((true_force**2).sum())
-        slopes.append(float((force * true_force).sum()) / scale if scale > 0 else np.nan)
-        pressures.append([pressure, true_pressure])
+        atoms = frame.copy()
+        atoms.calc = calculator
+        # the pressure first: what has a stress computes all at once
+        pressures.append(find_pressure(atoms) if with_pressure else np.nan)
+        energies.append(atoms.get_potential_energy())
+        forces.append(atoms.get_forces())
+    return Evaluations(np.array(energies), np.array(forces), np.array(pressures))
+
+
+def compare_frames(sample: Sample, candidate: Calculator) -> Shadow:
+    """Evaluate a candidate on frames that float64 has evaluated."""
+    true, frames = sample.reference, sample.frames
+    found = evaluate(frames, candidate, with_pressure=bool(np.isfinite(true.pressure_bar).any()))
+    n_atoms = len(frames[0])
+    products = [(each * true.forces).sum(axis=(1, 2)) for each in (found.forces, true.forces)]
     return Shadow(
-        n_atoms=len(frames[0]),
-        time_ps=np.asarray(time_ps),
-        energy_meV_per_atom=np.array(energies),
-        force_ms=np.array(squares),
-        force_slope=np.array(slopes),
-        temperature_K=temperature_K,
-        pressure_bar=np.array(pressures),
+        n_atoms=n_atoms,
+        time_ps=np.asarray(sample.time_ps),
+        energy_meV_per_atom=1000 * (found.energy_eV - true.energy_eV) / n_atoms,
+        force_ms=1e6 * np.mean((found.forces - true.forces) ** 2, axis=(1, 2)),
+        force_products=np.stack(products, axis=1),
+        temperature_K=sample.temperature_K,
+        pressure_bar=np.stack([found.pressure_bar, true.pressure_bar], axis=1),
         volume_A3=np.array([frame.cell.volume for frame in frames]),
         mass_amu=float(frames[0].get_masses().sum()),
-        rdfs={rdf.pair: rdf for rdf in rdfs},
+        rdfs={rdf.pair: rdf for rdf in sample.rdfs},
     )
-
-
-def _evaluate(
-    frame: ase.Atoms, calculator: Calculator, with_pressure: bool
-) -> tuple[float, np.ndarray, float]:
-    atoms = frame.copy()
-    atoms.calc = calculator
-    pressure = find_pressure(atoms) if with_pressure else np.nan
-    return atoms.get_potential_energy(), atoms.get_forces(), pressure
 
 
 def measure_shadow(shadow: Shadow) -> dict[str, Estimate]:
@@ -102,7 +127,7 @@ def measure_shadow(shadow: Shadow) -> dict[str, Estimate]:
     per_root_atom = shadow.log_weights / np.sqrt(shadow.n_atoms)
     return {
         "force_rmse": root(estimate_mean_of_few(shadow.force_ms)),
-        "force_slope": estimate_mean_of_few(shadow.force_slope),
+        "force_slope": estimate_ratio_of_few(*shadow.force_products.T),
         "shadow_energy": root(estimate_mean_of_few((per_root_atom - per_root_atom.mean()) ** 2)),
         "shadow_trend": fit_slope_to_few(shadow.time_ps, energy),
     }
