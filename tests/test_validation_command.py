@@ -1,7 +1,10 @@
 """Options of `mdplugin validate`: none is ignored, and all of them come to the cases that one expects."""
 
+import dataclasses
 import io
+import shutil
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import ase.io
@@ -11,8 +14,10 @@ from validation_artifacts import crystal, save_morse
 from mdplugin.cli import main
 from mdplugin.errors import CaseError
 from mdplugin.validation import study
+from mdplugin.validation.case import OBSERVABLES, Case
 from mdplugin.validation.command import QUICK_NOTE
 from mdplugin.validation.comparison import Outcome
+from mdplugin.validation.limits import LIMITS
 from mdplugin.validation.plan import plan_runs
 from mdplugin.validation.pool import execute_runs
 from mdplugin.validation.progress import show_progress, show_suite
@@ -188,3 +193,36 @@ def test_the_bar_of_all_says_which_case_is_at_work(morse, monkeypatch, watched):
         assert "nve, 1 of 4:   0%" in shown and "nvt, 2 of 4: " in shown
     else:
         assert shown == "nve, 1 of 4\nnvt, 2 of 4\nmdplugin: the end\n"
+
+
+def test_all_is_collected_whole(tmp_path, morse, capsys):
+    assert main(["validate", "all", *morse, "--plan"]) == 0
+    capsys.readouterr()
+    collect = ["validate", "--collect", "-o", str(tmp_path / "report")]
+    assert main(collect) == 3
+    assert "runs are not done" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "report" / "npt")
+    assert main(collect) == 3
+    error = capsys.readouterr().err
+    assert "expected the cases of `all` (nve, nvt, npt, stability), got none of npt" in error
+    assert error.count("\n") == 1
+
+
+def test_a_planned_case_knows_its_models_from_anywhere(tmp_path, morse, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["low.pt" if word.endswith("low.pt") else word for word in morse]
+    assert plan_case(tmp_path, "nve", *words).models == (str(tmp_path / "low.pt"),)
+
+
+def test_the_tables_of_what_a_case_may_say_are_those_of_the_docs(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["validate", "--schema"])
+    printed = capsys.readouterr().out
+    page = Path(__file__).resolve().parents[1] / "docs" / "validation-case.md"
+    assert page.read_text().endswith(printed), "mdplugin validate --schema prints them"
+    for name in (
+        *(field.name for field in dataclasses.fields(Case)),
+        *sum(OBSERVABLES.values(), ()),
+        *LIMITS,
+    ):
+        assert f"| `{name}` |" in printed

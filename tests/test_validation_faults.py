@@ -238,6 +238,9 @@ def test_a_reference_that_drifts_makes_the_case_fail_not_the_candidate(box, tmp_
     with pytest.raises(CaseError, match=r"reference itself drifts by .* times what .* the case is at fault"):
         reference = Faulty(Argon(), add_friction(-0.3))
         judge_argon(box, tmp_path, Argon(), reference, observables=["drift_ratio", "energy_drift"])
+    page = (tmp_path / "reference.html").read_text()  # shows why
+    assert "The float64 reference itself drifts by" in page and 'data-name="energy"' in page
+    assert not (tmp_path / "report.json").exists()
 
 
 def test_a_reference_whose_fluctuation_is_no_integrator_s_is_refused(box, tmp_path):

@@ -154,3 +154,28 @@ def test_a_case_says_what_it_was_not_asked_for(tmp_path):
     sentence = validate(case, tmp_path / "report", quiet=True).verdicts[0].sentence
     assert "it was not asked for energy_drift, drift_ratio, " in sentence and "shadow" not in sentence
     assert "runs of 0.2 ps conclude nothing on drifts" in sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("length_ps: 1:30", "length_ps: expected a positive number, got '1:30'"),
+        ("seed: 010", "seed: expected an integer of at least 0, got '010'"),
+        ("seed: 1_000", "seed: expected an integer of at least 0, got '1_000'"),
+    ],
+)
+def test_a_number_that_yaml_1_1_reads_as_another_is_refused(tmp_path, text, message):
+    """Of which PyYAML makes 90, 8 and 1000."""
+    path = tmp_path / "case.yaml"
+    path.write_text(f"ensemble: nve\nmodels: [m.pt]\nreference: water\n{text}\n")
+    with pytest.raises(CaseError, match=message):
+        read_case(str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("2e0", 2.0), ("2.5e+0", 2.5), ("+2", 2), (".5", 0.5), ("3.", 3.0)]
+)
+def test_a_number_with_an_exponent_is_one(tmp_path, text, value):
+    path = tmp_path / "case.yaml"
+    path.write_text(f"ensemble: nve\nmodels: [m.pt]\nreference: water\nlength_ps: {text}\n")
+    assert read_case(str(path)).length_ps == value

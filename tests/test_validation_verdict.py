@@ -196,5 +196,7 @@ def test_numbers_are_printed_with_their_errors():
     assert format_estimate(Estimate(-7.698e-05, 1.61e-4)) == "-0.00008 ± 0.00016"
     assert format_estimate(Estimate(1234.5, 67.8)) == "1234 ± 68"
     assert format_estimate(Estimate(0.5, 1.5e-12)) == "0.5 ± 1.5e-12"
+    assert format_estimate(Estimate(1.00000321, 4.7e-7)) == "1.00000321 ± 0.00000047"
+    assert format_estimate(Estimate(0.2459, 2.8e-17)) == "0.2459"
     assert format_estimate(Estimate(3.0)) == "3"
     assert format_estimate(Estimate(math.nan, math.nan)) == format_estimate(None) == "-"

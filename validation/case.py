@@ -60,19 +60,25 @@ class Case:
         models: artifacts to judge.
         reference: `.model` of mace-torch, name of a bundled potential, or an artifact of precision fp64.
         engine: "ase" or "lammps".
-        structure: file for ASE (its last frame) or bundled structure; None for the reference's own box.
+        structure: file that ASE reads (its last frame) or bundled structure; none for the reference's own box.
         repeat: copies of the structure along its cell vectors.
-        timestep_fs, temperature_K, pressure_bar: of the dynamics; pressure in npt, where `read_case` gives the bundled
-            water in its own box the 10.3 kbar that it has there.
+        timestep_fs: of the dynamics.
+        temperature_K: of the thermostat, and of the velocities that runs start with.
+        pressure_bar: of the barostat, in npt alone; of the bundled water in its own box, where none is given, the
+            10.3 kbar that it has there.
         length_ps: of each run.
         equilibration_ps: Langevin dynamics with the reference before each run; in nvt and npt as much again, with
             the run's own potential and ensemble, is left out of the averages.
-        replicas: independent runs of every potential; replica i has the seed `seed` + i.
-        threads: torch threads of one run. ranks: MPI ranks of one run (lammps).
-        sample_fs, frame_fs, velocity_fs: time between pressures, stored positions, velocities for spectra.
+        replicas: independent runs of every potential, two or more; replica i has the seed `seed` + i.
+        seed: of the first replica.
+        threads: torch threads of one run.
+        ranks: MPI ranks of one run (lammps).
+        sample_fs: time between stored pressures and volumes.
+        frame_fs: time between stored positions.
+        velocity_fs: time between velocities, for spectra; at most 4.17.
         checkpoint_ps: length of the segments after which a run can be taken up again.
-        observables: names out of OBSERVABLES[ensemble]; empty for all of them.
-        limits: changes of validation/limits.py by name.
+        observables: names of what is judged; none for all that the ensemble has (OBSERVABLES).
+        limits: numbers of your own, by name (validation/limits.py).
     """
 
     ensemble: str

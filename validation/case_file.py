@@ -9,6 +9,7 @@ limits: {diffusion: 0.3}
 
 import dataclasses
 import difflib
+import re
 from pathlib import Path
 
 import yaml
@@ -20,6 +21,7 @@ from mdplugin.validation.potential import find_own_pressure
 
 BUNDLED = Path(__file__).resolve().parent / "cases"
 _FIELDS = {each.name: each for each in dataclasses.fields(Case)}
+_INTEGER, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 _TEXTS = ("ensemble", "reference", "engine", "structure")
 
 
@@ -37,6 +39,19 @@ class _Loader(yaml.SafeLoader):
                     )
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+# numbers as YAML 1.2 has them: in 1.1, PyYAML's, 1:30 is 90, 010 is 8, and 2e0 is a text
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_INTEGER, _FLOAT)]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_INTEGER, re.compile(r"[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    _FLOAT,
+    re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?$"),
+    list("-+.0123456789"),
+)
 
 
 def bundled_cases() -> tuple[str, ...]:

@@ -44,6 +44,16 @@ examples:
   mdplugin validate --collect -o DIR            judge it when they are done"""
 
 
+class _PrintSchema(argparse.Action):
+    """Prints the tables of what a case may say, and ends."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        from mdplugin.validation.schema import describe_schema
+
+        print(describe_schema())
+        parser.exit()
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `mdplugin validate` to its parser."""
     names = sorted(path.stem for path in (Path(__file__).resolve().parent / "cases").glob("*.yaml"))
@@ -93,6 +103,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="run_name",
         metavar="NAME",
         help="do one run of a planned case (what --plan writes); takes no CASE either",
+    )
+    add(
+        "--schema",
+        action=_PrintSchema,
+        nargs=0,
+        help="print the keys of a case, its observables and its limits",
     )
     add("--parent", type=int, help=argparse.SUPPRESS)  # the process to end with
 
@@ -234,13 +250,21 @@ def _plan(cases: dict, arguments: argparse.Namespace) -> int:
 
 
 def _collect(arguments: argparse.Namespace) -> list:
-    from mdplugin.validation.study import collect
+    from mdplugin.errors import CaseError
+    from mdplugin.validation.study import collect, require_done
     from mdplugin.validation.workspace import CASE_FILE
 
-    suite = [arguments.output / name for name in SUITE if (arguments.output / name / CASE_FILE).is_file()]
-    return [
-        collect(directory, command=["mdplugin", *sys.argv[1:]]) for directory in suite or [arguments.output]
-    ]
+    there = [name for name in SUITE if (arguments.output / name / CASE_FILE).is_file()]
+    if there and len(there) < len(SUITE):
+        missing = ", ".join(name for name in SUITE if name not in there)
+        raise CaseError(
+            f"{arguments.output}: expected the cases of `all` ({', '.join(SUITE)}), got none of {missing}: give its "
+            f"command again, or collect one of them ({arguments.output / there[0]})"
+        )
+    directories = [arguments.output / name for name in there] or [arguments.output]
+    for directory in directories:  # before the first is judged
+        require_done(directory)
+    return [collect(directory, command=["mdplugin", *sys.argv[1:]]) for directory in directories]
 
 
 def _run_one(arguments: argparse.Namespace) -> int:

@@ -45,6 +45,11 @@ def _name(label: str) -> str:
     return "float64" if label == REFERENCE else label
 
 
+def _candidates(report, evidence) -> list[str]:
+    """Those of which something is known: none where float64 itself is blamed."""
+    return [label for label in report.case.labels if label in evidence]
+
+
 def _series(evidence, label):
     return [
         replica.main
@@ -110,7 +115,7 @@ def _draw_rdfs(report, evidence):
         axes.fill_between(
             rdfs[0].r, own.min(axis=0), own.max(axis=0), color="0.75", label="float64, all replicas"
         )
-        for label in report.case.labels:
+        for label in _candidates(report, evidence):
             rdfs = cut_to_common_range(evidence[label].measurement.rdfs.get(pair, []))
             if rdfs:
                 mean = np.mean([rdf.mean for rdf in rdfs], axis=0)
@@ -195,7 +200,7 @@ def _draw_spectrum(report, evidence):
 
 
 def _draw_shadow(report, evidence):
-    labels = [label for label in report.case.labels if evidence[label].shadows]
+    labels = [label for label in _candidates(report, evidence) if evidence[label].shadows]
     if not labels:
         return None
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -213,7 +218,7 @@ def _draw_plane(report, evidence):
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     shown = 0
-    for label in report.case.labels:
+    for label in _candidates(report, evidence):
         errors = evidence[label].measurement.values.get("force_rmse")
         speed = report.speeds[label]
         if not errors or not math.isfinite(speed):

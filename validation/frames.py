@@ -16,7 +16,7 @@ from mdplugin.validation.series import Series, read_frames
 from mdplugin.validation.statistics import Estimate
 
 N_FRAMES = 100  # of each run
-N_GRADIENT_FRAMES = 10  # of these: each takes four energies, and is known to 1e-5 in fp32
+N_GRADIENT_FRAMES = 25  # of these: each takes seven energies, and is known to 1e-5 in fp32
 AVERAGES = ("rdf", "coordination", "pressure", "density", "volume_fluctuation")  # over configurations
 
 

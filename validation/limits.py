@@ -113,8 +113,9 @@ _TABLE = (
         "gradient",
         5e-4,
         "",
-        "forces are the gradient of the energy that is reported: a ratio of 1.0005 makes the total energy swing by "
-        "0.05 % of the potential energy's swing, the size of a sound integrator's error",
+        "forces are the gradient of the energy that is reported, along them and along what they differ by from float64's: "
+        "a ratio of 1.0005 makes the total energy swing by 0.05 % of the potential energy's swing, the size of a sound "
+        "integrator's error",
     ),
     Limit(
         "force_rmse_meV_per_A",

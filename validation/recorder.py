@@ -2,15 +2,12 @@
 
 import ase
 import numpy as np
-from ase import units
 
 from mdplugin.validation.case import Case
 from mdplugin.validation.observables.pressure import find_pressure
 from mdplugin.validation.plan import EQUILIBRATION, REVERSAL, Segment, sampling_steps
 from mdplugin.validation.series import Failure, Series
 from mdplugin.validation.spectrum import power_spectra
-
-BAR = 1e5 * units.Pascal
 
 
 class Recorder:

@@ -25,6 +25,7 @@ from mdplugin.validation.verdict import Findings, Verdict, format_estimate, form
 SCHEMA = 2
 LEAST_P, MOST = 1e-6, 100  # in tables
 REPORT_JSON, REPORT_MARKDOWN, REPORT_HTML = "report.json", "report.md", "report.html"
+BLAME_HTML = "reference.html"  # where the reference is not sound
 RDFS, DISPLACEMENTS = "radial-distribution.csv", "mean-squared-displacement.csv"
 SPEED_NOTE = (
     "wall time of the fastest tenth of the steps of these runs, which may have shared the machine; mdplugin bench and "
@@ -140,6 +141,21 @@ def write_report(report: Report, evidence: dict) -> None:
             render_page(title(report), [page_content(report, [stage / name for name in figures])])
         )
         (stage / REPORT_JSON).write_text(report.to_json())
+
+
+def write_blame(report: Report, evidence: dict, sentence: str) -> Path:
+    """Write a page that shows why float64 is blamed, in place of a report without verdicts; its path.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    blamed = {"label": "float64", "outcome": "error", "sentence": _capital(sentence), "rows": []}
+    with open_stage(report.directory, last=BLAME_HTML) as stage:
+        figures = draw_figures(report, evidence, stage)
+        content = page_content(report, [stage / name for name in figures]) | {"verdicts": [blamed]}
+        heading = f"Validation, {report.case.ensemble}: float64 is not sound"
+        (stage / BLAME_HTML).write_text(render_page(heading, [content | {"title": heading}]))
+    return report.directory / BLAME_HTML
 
 
 def _write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:

@@ -20,8 +20,6 @@ from mdplugin.validation.recorder import Recorder
 from mdplugin.validation.series import Failure, Series, describe_collapse, is_whole
 from mdplugin.validation.systems import count_degrees_of_freedom, stop_drifting
 
-BAR = 1e5 * units.Pascal
-
 
 class AseEngine(Engine):
     """States are .npz files: positions, velocities, cell, momentum of the barostat."""
@@ -81,7 +79,7 @@ class AseEngine(Engine):
                 atoms,
                 timestep,
                 temperature_K=temperature,
-                externalstress=-self.case.pressure_bar * BAR,
+                externalstress=-self.case.pressure_bar * units.bar,
                 hydrostatic=True,
                 T_tau=THERMOSTAT_FS * units.fs,
                 P_tau=BAROSTAT_FS * units.fs,

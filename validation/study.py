@@ -18,12 +18,12 @@ from mdplugin.validation.potential import Potential, load_potential
 from mdplugin.validation.profiles import add_profiles
 from mdplugin.validation.progress import show_progress
 from mdplugin.validation.provenance import record_provenance
-from mdplugin.validation.report import Report, find_look, judge_findings, write_report
+from mdplugin.validation.report import Report, find_look, judge_findings, write_blame, write_report
 from mdplugin.validation.reweighting import estimate_shifts
 from mdplugin.validation.stage import exit_when_terminated
 from mdplugin.validation.statistics import UNKNOWN, Estimate
 from mdplugin.validation.systems import Structure
-from mdplugin.validation.verdict import Findings, require_sound_reference
+from mdplugin.validation.verdict import Findings, UnsoundReferenceError, require_sound_reference
 from mdplugin.validation.workspace import MODELS, RUNS, make_engine, prepare, read_prepared
 
 GLANCE_PS = 0.5  # shorter runs are a look
@@ -88,6 +88,20 @@ def collect(directory: str | os.PathLike, command=()) -> Report:
         CaseError: runs are missing (says which), or the reference is not sound.
     """
     directory = Path(directory)
+    case, structure = require_done(directory)
+    potentials = {
+        label: load_potential(directory / MODELS / f"{label}.pt", case.threads)
+        for label in (REFERENCE, *case.labels)
+    }
+    return _judge_runs(case, structure, potentials, directory, command)
+
+
+def require_done(directory: Path) -> tuple[Case, Structure]:
+    """The case of a prepared directory, all of whose runs are done.
+
+    Raises:
+        CaseError: runs are missing (says which).
+    """
     case, structure = read_prepared(directory)
     plans = plan_runs(case)
     missing = [plan for plan in plans if count_done(directory / RUNS / plan.name, plan) < plan.steps]
@@ -97,11 +111,7 @@ def collect(directory: str | os.PathLike, command=()) -> Report:
             f"{directory}: {len(missing)} of {len(plans)} runs are not done ({names}): run their commands, or "
             "`mdplugin validate` with the same case"
         )
-    potentials = {
-        label: load_potential(directory / MODELS / f"{label}.pt", case.threads)
-        for label in (REFERENCE, *case.labels)
-    }
-    return _judge_runs(case, structure, potentials, directory, command)
+    return case, structure
 
 
 @dataclass(frozen=True)
@@ -123,13 +133,19 @@ def _judge_runs(
     case: Case, structure: Structure, potentials: Mapping[str, Potential], directory: Path, command
 ) -> Report:
     asked = find_measurable(case.chosen_observables, structure.atoms.pbc)
-    evidence, notes = _gather_evidence(case, structure, potentials, directory, asked)
+    look, evidence, blame = find_look(directory, case), {}, None
+    try:
+        notes = _gather_evidence(case, structure, potentials, directory, asked, evidence) + _note_look(look)
+    except UnsoundReferenceError as error:
+        blame = error
     # what was named and these atoms do not have is not passed over
     wanted = case.observables or asked
-    look = find_look(directory, case)
-    notes += _note_look(look)
-    findings = tuple(
-        _gather_findings(case, label, wanted, evidence, potentials, notes) for label in case.labels
+    findings = (
+        ()
+        if blame
+        else tuple(
+            _gather_findings(case, label, wanted, evidence, potentials, notes) for label in case.labels
+        )
     )
     report = Report(
         case=case,
@@ -142,6 +158,10 @@ def _judge_runs(
         look=look,
     )
     try:
+        if blame:
+            raise UnsoundReferenceError(
+                f"{blame}; {write_blame(report, evidence, str(blame))} shows it"
+            ) from blame
         write_report(report, evidence)
     except OSError as error:
         raise CaseError(
@@ -156,35 +176,32 @@ def _gather_evidence(
     potentials: Mapping[str, Potential],
     directory: Path,
     asked: tuple[str, ...],
-) -> tuple[dict[str, Evidence], tuple[str, ...]]:
-    """What is known of each potential, and what the reference could not be judged by.
+    evidence: dict[str, Evidence],
+) -> tuple[str, ...]:
+    """Fill in what is known of each potential, the reference first; what that could not be judged by.
 
     Raises:
-        CaseError: the reference is not sound.
+        UnsoundReferenceError: the reference is not sound; nothing is known of the candidates then.
     """
-    evidence, unjudged = {}, ()
-    sound = find_measurable(case.sound_observables, structure.atoms.pbc)
-    reference, common = potentials[REFERENCE].make_calculator(), []
+    atoms, unjudged, common = structure.atoms, (), []
+    sound = find_measurable(case.sound_observables, atoms.pbc)
+    reference = potentials[REFERENCE].make_calculator()
     for label in (REFERENCE, *case.labels):
         replicas = load_replicas(case, label, directory)
         if label == REFERENCE:
-            measurement = measure_replicas(case, structure.atoms, replicas, sound)
-            common = take_samples(
-                case, structure.atoms, replicas, asked, reference if has_averages(asked) else None
-            )
+            measurement = measure_replicas(case, atoms, replicas, sound)
+            evidence[label] = Evidence(replicas, measurement)
+            common = take_samples(case, atoms, replicas, asked, reference if has_averages(asked) else None)
             evaluate_frames(common, reference, None, measurement, sound)
             unjudged = require_sound_reference(case, measurement.values, measurement.failures)
-            evidence[label] = Evidence(replicas, measurement)
         else:
             candidate = potentials[label].make_calculator()
-            measurement = measure_replicas(case, structure.atoms, replicas, asked)
-            samples = take_samples(
-                case, structure.atoms, replicas, asked, reference if "shadow" in asked else None
-            )
+            measurement = measure_replicas(case, atoms, replicas, asked)
+            samples = take_samples(case, atoms, replicas, asked, reference if "shadow" in asked else None)
             shadows = evaluate_frames(samples, candidate, reference, measurement, asked)
             reverse = [compare_frames(each, candidate) for each in common] if has_averages(asked) else []
             evidence[label] = Evidence(replicas, measurement, shadows, reverse)
-    return evidence, unjudged
+    return unjudged
 
 
 def _gather_findings(

@@ -24,9 +24,13 @@ P_VALUE = "kinetic_p_value"
 # tests that must pass before reweighting counts: the first, and the second where a case has it
 GATES = ("gradient", "pressure_gradient")
 COMPLETED, ORIGIN = "completed", "origin"
-MAX_DECIMALS = 7  # smaller errors of small numbers have an exponent
+MAX_DECIMALS = 7  # smaller errors have an exponent; beside numbers near 1 three more
 EXACT = 1e-12  # of the number: an error that is rounding
 MAX_NAMED = 3  # undecided tests in the sentence; the table has them all
+
+
+class UnsoundReferenceError(CaseError):
+    """The float64 runs are not fit to judge anything by."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,7 @@ def require_sound_reference(
         Notes: what could not be judged, since the runs are too short or too few to tell.
 
     Raises:
-        CaseError: they fail: the case is at fault, and nothing can be said of a candidate.
+        UnsoundReferenceError: they fail: the case is at fault, and nothing can be said of a candidate.
     """
     if failures:
         raise _blame(f"fails ({failures[0]})")
@@ -239,8 +243,8 @@ def _combine_p_values(p_values: list[Estimate]) -> float:
     return float(stats.combine_pvalues(values).pvalue)
 
 
-def _blame(what: str) -> CaseError:
-    return CaseError(
+def _blame(what: str) -> UnsoundReferenceError:
+    return UnsoundReferenceError(
         f"the float64 reference itself {what}: the case is at fault, not the candidate; try a shorter timestep, a longer "
         "equilibration or another structure"
     )
@@ -287,6 +291,6 @@ def format_estimate(estimate: Estimate | None) -> str:
     if not (math.isfinite(estimate.error) and estimate.error > EXACT * abs(estimate.value)):
         return f"{estimate.value:.4g}"
     decimals = max(0, 1 - math.floor(math.log10(estimate.error)))
-    if decimals > MAX_DECIMALS and abs(estimate.value) < 0.5:
+    if decimals > (MAX_DECIMALS if abs(estimate.value) < 0.5 else MAX_DECIMALS + 3):
         return f"{estimate.value:.4g} ± {estimate.error:.2g}"
     return f"{estimate.value:.{decimals}f} ± {estimate.error:.{decimals}f}"

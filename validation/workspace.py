@@ -9,6 +9,7 @@ DIR/runs/NAME/     see chain.py
 """
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -156,9 +157,11 @@ def _require_prepared(path: Path, found: str, prepared: str | None) -> None:
 
 
 def _write_record(case: Case, hashes: dict[str, str], checkpoint: str | None, path: Path) -> None:
+    # --collect --certify may be given in another directory
+    models = tuple(os.path.abspath(model) for model in case.models)
     record = {
         "schema": SCHEMA,
-        "case": describe_case(case),
+        "case": describe_case(case.replace(models=models)),
         "sha256": hashes,
         "checkpoint_sha256": checkpoint,
     }
