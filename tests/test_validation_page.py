@@ -16,7 +16,7 @@ from mdplugin.cli import main
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 POLICIES = Path(__file__).parents[1] / "docs" / "policies"
-PAGES = ("water-192-nve", "water-192-nvt")
+PAGES = ("water-192-nve", "water-192-nvt", "silicon-64-nvt")
 TEMPLATE = Path(mdplugin.validation.__file__).parent / "page.html.j2"
 WIDTHS = (1280, 400)  # px
 SMALLEST_PX = 12
@@ -83,8 +83,9 @@ def test_a_report_of_today_is_read_on_both_too(tmp_path):
         str(save_morse(tmp_path / "morse.pt")),
     ]
     words += ["--structure", str(tmp_path / "crystal.xyz"), "-o", str(tmp_path / "report")]
-    assert main(["validate", "nvt", *words, "--length-ps", "0.2", "--equilibration-ps", "0.02"]) in (0, 1, 2)
-    assert_readable(*show((tmp_path / "report" / "report.html").read_text(), tmp_path))
+    assert main(["validate", "all", *words, "--length-ps", "0.2", "--equilibration-ps", "0.02"]) in (0, 1, 2)
+    for page in (tmp_path / "report" / "report.html", tmp_path / "report" / "nvt" / "report.html"):
+        assert_readable(*show(page.read_text(), tmp_path))
 
 
 def assert_readable(found, console):

@@ -85,6 +85,8 @@ def _draw_energy(report, evidence):
         for run in _series(evidence, label)
         if run.failure is None
     ]
+    if not runs:
+        return None
     largest = max(np.abs(values).max() for values in runs)
     if largest > WIDE * max(reference):  # what heats would squeeze the rest to a line
         axes.set_yscale("symlog", linthresh=max(2 * max(reference), 1e-9), linscale=2)
