@@ -12,12 +12,12 @@ from mdplugin.validation.case import REFERENCE
 from mdplugin.validation.observables import structure
 from mdplugin.validation.observables.structure import BIN_A, Rdf, find_peak, find_shell, measure_shell
 from mdplugin.validation.profiles import MIN_G, measure_own_distances
-from mdplugin.validation.statistics import mean_of_independent
+from mdplugin.validation.statistics import Estimate, mean_of_independent
 from mdplugin.validation.verdict import format_estimate
 
 DFT = Path(__file__).with_name("water_dft_rdf.dat")
 OXYGENS, HYDROGENS = "O-O", "H-H"
-PAIRS = (OXYGENS, "H-O", HYDROGENS)  # DFT's columns after r
+PAIRS = (OXYGENS, "H-O", HYDROGENS)  # DFT's columns after r; then those of their errors
 SKINNER = {OXYGENS: ("2.81", "2.57")}  # peak and height
 SKINNER_NEIGHBOURS = "4.84"  # within 3.44 Å
 NOT_RUN = "*Not run yet.*"
@@ -67,10 +67,11 @@ def read_band(kept: Path, potential: str, float64: str) -> float | None:
     return float(np.sqrt(np.mean([each.value**2 for each in measure_own_distances(runs)])))
 
 
-def read_dft() -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """(n,) r in Å, and pair -> (n,) g over the pairs of two molecules."""
+def read_dft() -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """(n,) r in Å, and pair -> (n,) g over the pairs of two molecules, and its standard error if frames were independent."""
     r, *columns = np.loadtxt(DFT).T
-    return r, dict(zip(PAIRS, columns, strict=True))
+    n = len(PAIRS)
+    return r, *(dict(zip(PAIRS, each, strict=True)) for each in (columns[:n], columns[n:]))
 
 
 def write_rdf(kept: Path, potential: str) -> str:
@@ -108,8 +109,12 @@ def _write_skinner() -> list[str]:
 
 
 def _write_dft() -> list[str]:
-    r, dft = read_dft()
-    peaks = [f"{value:.3f}" for pair in PAIRS for value in find_peak(r, dft[pair], find_shell(r, dft[pair]))]
+    r, dft, errors = read_dft()
+    peaks = []
+    for pair in PAIRS:
+        position, height = find_peak(r, dft[pair], find_shell(r, dft[pair]))
+        error = errors[pair][np.abs(r - position).argmin()]
+        peaks += [f"{position:.3f}", format_estimate(Estimate(height, float(error)))]
     nearest = _find_nearest(r, dft[HYDROGENS])
     return ["DFT, 400 frames of the training set's dynamics", *peaks, NOTHING, nearest]
 
@@ -124,7 +129,7 @@ def draw_rdf(kept: Path, potential: str) -> None:
     if not (rdfs := read_kept(kept, potential)):
         return
     figure = Figure(figsize=(8, 9), layout="constrained")
-    r, dft = read_dft()
+    r, dft, _ = read_dft()
     for axes, pair in zip(figure.subplots(len(PAIRS), sharex=True), PAIRS, strict=True):
         axes.plot(r, dft[pair], "k.", markersize=4, label="DFT frames")
         names = [label for label in rdfs if pair in rdfs[label]]

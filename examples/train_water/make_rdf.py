@@ -14,7 +14,7 @@ EDGES = np.arange(0.0, 6.2001, 0.05)  # Å: half the box is 6.22
 HEADER = """g(r) between molecules: histogram of {frames} frames of ab initio dynamics (PBE0+TS, {waters} H2O, 0.993 g/cm3)
 in deepmd-kit's examples/water/data (LGPL-3), on which the bundled water potential was trained
 (mdplugin/potentials/water.md), by examples/train_water/make_rdf.py; over the pairs that there are
-r, Å; {names}"""
+r, Å; {names}; their standard errors if the frames were independent"""
 
 
 def count_pairs(atoms: ase.Atoms) -> dict[str, np.ndarray]:
@@ -32,7 +32,7 @@ def count_pairs(atoms: ase.Atoms) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    """Write r and one column for each pair."""
+    """Write r, one column for each pair, and one for the error of each."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -41,7 +41,10 @@ def main() -> None:
     options = parser.parse_args()
     frames = [atoms for path in options.frames for atoms in ase.io.iread(path, ":")]
     counts = [count_pairs(atoms) for atoms in frames]
-    columns = [np.mean([each[name] for each in counts], axis=0) for name in PAIRS]
+    of_frames = [np.array([each[name] for each in counts]) for name in PAIRS]
+    columns = [each.mean(axis=0) for each in of_frames]
+    # the frames are shuffled snapshots of one trajectory: how they correlate is not known
+    columns += [each.std(axis=0, ddof=1) / len(frames) ** 0.5 for each in of_frames]
     waters = int((frames[0].numbers == 8).sum())
     header = HEADER.format(
         frames=len(frames), waters=waters, names=", ".join(f"g of {name}" for name in PAIRS)
@@ -49,7 +52,7 @@ def main() -> None:
     np.savetxt(
         options.out,
         np.column_stack([EDGES[1:] - 0.025, *columns]),
-        fmt=["%.3f", *["%.5f"] * len(PAIRS)],
+        fmt=["%.3f", *["%.5f"] * len(columns)],
         header=header,
     )
 
