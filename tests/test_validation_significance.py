@@ -1,12 +1,16 @@
 """How often counts, and runs that are looked at again, are wrong: simulated."""
 
+import json
+
 import numpy as np
 import pytest
 from scipy import stats
 
+from mdplugin.validation.case import Case
 from mdplugin.validation.comparison import Outcome, compare_observable, judge_tests
 from mdplugin.validation.criteria import find_criterion
 from mdplugin.validation.limits import LIMITS, tighten_levels
+from mdplugin.validation.report import REPORT_JSON, find_look
 from mdplugin.validation.statistics import Estimate
 
 
@@ -63,3 +67,14 @@ def test_counts_of_a_rate_at_the_limit_pass_no_more_often_than_stated():
             passes += compare_observable("bonds", mine, theirs, LIMITS).p_pass < LIMITS["false_pass"].value
         assert passes <= stats.binom.ppf(0.9995, trials, LIMITS["false_pass"].value)
     assert passes > 0.02 * trials  # where there is much to count it is not far from that
+
+
+def test_a_look_is_counted_where_runs_have_grown(tmp_path):
+    case = Case("nve", ("m.pt",), "water", length_ps=2.0, replicas=3)
+    assert find_look(tmp_path, case) == 1
+    report = {"case": {"length_ps": 2.0, "replicas": 3}}
+    for text, look in ((json.dumps(report), 1), (json.dumps({**report, "look": 2}), 2), ("{", 0), ("[]", 0)):
+        (tmp_path / REPORT_JSON).write_text(text)
+        assert find_look(tmp_path, case) == (look or 1)  # the same command again is no new look
+        assert find_look(tmp_path, case.replace(replicas=6)) == look + 1
+        assert find_look(tmp_path, case.replace(length_ps=4.0)) == look + 1

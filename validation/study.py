@@ -240,7 +240,7 @@ def _note_look(look: int) -> tuple[str, ...]:
     """Says so where runs are looked at again."""
     if look == 1:
         return ()
-    return (f"look {look} at growing runs, at levels halved {look - 1} times",)
+    return (f"look {look} at growing runs, at levels {2 ** (look - 1)} times as strict as the first",)
 
 
 def _note_scope(case: Case, wanted: tuple[str, ...]) -> tuple[str, ...]:
