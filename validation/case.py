@@ -65,7 +65,7 @@ class Case:
         timestep_fs: of the dynamics.
         temperature_K: of the thermostat, and of the velocities that runs start with.
         pressure_bar: of the barostat, in npt alone; of the bundled water in its own box, where none is given, the
-            10.3 kbar that it has there.
+            9.8 kbar that it has there.
         length_ps: of each run.
         equilibration_ps: Langevin dynamics with the reference before each run; in nvt and npt as much again, with
             the run's own potential and ensemble, is left out of the averages.

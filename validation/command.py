@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--pressure-bar",
         type=float,
-        help="pressure in npt (default 1; of the bundled water in its box what it has there at 300 K, 10300)",
+        help="pressure in npt (default 1; of the bundled water in its box what it has there at 300 K, 9800)",
     )
     add("--equilibration-ps", type=float, help="Langevin dynamics with the reference before each run")
     add("--replicas", type=int, help="runs of each potential, with different seeds (default 3)")
