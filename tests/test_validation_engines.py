@@ -242,7 +242,7 @@ def test_a_report_has_its_files_and_says_where_it_comes_from(lammps_report):
 
 
 def test_all_ensembles_stand_on_one_page(lammps_report, tmp_path, capsys):
-    for name in ("nve", "nvt"):
+    for name in ("nve", "nvt", "npt", "stability"):
         case = small_case(tmp_path, name, engine="ase", observables=("shadow",))
         validate(case, tmp_path / "all" / name, quiet=True)
     statuses = main(["validate", "--collect", "-o", str(tmp_path / "all")])
