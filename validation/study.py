@@ -183,24 +183,21 @@ def _gather_evidence(
     Raises:
         UnsoundReferenceError: the reference is not sound; nothing is known of the candidates then.
     """
-    atoms, unjudged, common = structure.atoms, (), []
+    atoms, reference = structure.atoms, potentials[REFERENCE].make_calculator()
     sound = find_measurable(case.sound_observables, atoms.pbc)
-    reference = potentials[REFERENCE].make_calculator()
-    for label in (REFERENCE, *case.labels):
-        replicas = load_replicas(case, label, directory)
-        if label == REFERENCE:
-            measurement = measure_replicas(case, atoms, replicas, sound)
-            evidence[label] = Evidence(replicas, measurement)
-            common = take_samples(case, atoms, replicas, asked, reference if has_averages(asked) else None)
-            evaluate_frames(common, reference, None, measurement, sound)
-            unjudged = require_sound_reference(case, measurement.values, measurement.failures)
-        else:
-            candidate = potentials[label].make_calculator()
-            measurement = measure_replicas(case, atoms, replicas, asked)
-            samples = take_samples(case, atoms, replicas, asked, reference if "shadow" in asked else None)
-            shadows = evaluate_frames(samples, candidate, reference, measurement, asked)
-            reverse = [compare_frames(each, candidate) for each in common] if has_averages(asked) else []
-            evidence[label] = Evidence(replicas, measurement, shadows, reverse)
+    replicas = load_replicas(case, REFERENCE, directory)
+    measurement = measure_replicas(case, atoms, replicas, sound)
+    evidence[REFERENCE] = Evidence(replicas, measurement)
+    common = take_samples(case, atoms, replicas, asked, reference if has_averages(asked) else None)
+    evaluate_frames(common, reference, None, measurement, sound)
+    unjudged = require_sound_reference(case, measurement.values, measurement.failures)
+    for label in case.labels:
+        replicas, candidate = load_replicas(case, label, directory), potentials[label].make_calculator()
+        measurement = measure_replicas(case, atoms, replicas, asked)
+        samples = take_samples(case, atoms, replicas, asked, reference if "shadow" in asked else None)
+        shadows = evaluate_frames(samples, candidate, reference, measurement, asked)
+        reverse = [compare_frames(each, candidate) for each in common] if has_averages(asked) else []
+        evidence[label] = Evidence(replicas, measurement, shadows, reverse)
     return unjudged
 
 
