@@ -22,13 +22,13 @@ from mdplugin.validation.case import REFERENCE, Case
 from mdplugin.validation.case_file import read_case
 from mdplugin.validation.comparison import Test
 from mdplugin.validation.criteria import find_criterion, find_measurable
-from mdplugin.validation.measurement import Measurement, measure_replicas
+from mdplugin.validation.measurement import Measurement
 from mdplugin.validation.plan import plan_runs
 from mdplugin.validation.pool import execute_runs
 from mdplugin.validation.potential import load_potential
 from mdplugin.validation.profiles import add_profiles
 from mdplugin.validation.statistics import subtract
-from mdplugin.validation.study import count_jobs, evaluate_frames, load_replicas, mark_missing
+from mdplugin.validation.study import count_jobs, mark_missing, measure_candidate
 from mdplugin.validation.verdict import Findings, format_estimate, judge
 from mdplugin.validation.workspace import MODELS, prepare, read_prepared
 
@@ -42,13 +42,14 @@ def measure(case: Case, directory: Path) -> Measurement:
     prepare(case, directory)
     plans = [plan for plan in plan_runs(case) if plan.label == label]
     execute_runs(plans, directory, count_jobs(case), quiet=False)
-    atoms, replicas = read_prepared(directory)[1].atoms, load_replicas(case, label, directory)
-    measurement = measure_replicas(case, atoms, replicas, list_wanted(case))
-    potentials = {
-        name: load_potential(directory / MODELS / f"{name}.pt", case.threads) for name in (label, REFERENCE)
-    }
-    evaluate_frames(case, atoms, potentials, label, replicas, measurement, list_wanted(case))
-    return measurement
+    atoms = read_prepared(directory)[1].atoms
+    candidate, reference = (
+        load_potential(directory / MODELS / f"{name}.pt", case.threads).make_calculator()
+        for name in (label, REFERENCE)
+    )
+    return measure_candidate(
+        case, atoms, label, candidate, reference, directory, list_wanted(case)
+    ).measurement
 
 
 def list_wanted(case: Case) -> tuple[str, ...]:

@@ -1,9 +1,13 @@
 """The score: case -> runs -> series -> observables -> comparison -> verdict -> report."""
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import ase
+from ase.calculators.calculator import Calculator
 
 from mdplugin.errors import CaseError
 from mdplugin.validation.case import OBSERVABLES, REFERENCE, Case
@@ -192,13 +196,27 @@ def _gather_evidence(
     evaluate_frames(common, reference, None, measurement, sound)
     unjudged = require_sound_reference(case, measurement.values, measurement.failures)
     for label in case.labels:
-        replicas, candidate = load_replicas(case, label, directory), potentials[label].make_calculator()
-        measurement = measure_replicas(case, atoms, replicas, asked)
-        samples = take_samples(case, atoms, replicas, asked, reference if "shadow" in asked else None)
-        shadows = evaluate_frames(samples, candidate, reference, measurement, asked)
+        candidate = potentials[label].make_calculator()
         reverse = [compare_frames(each, candidate) for each in common] if has_averages(asked) else []
-        evidence[label] = Evidence(replicas, measurement, shadows, reverse)
+        own = measure_candidate(case, atoms, label, candidate, reference, directory, asked)
+        evidence[label] = dataclasses.replace(own, reverse=reverse)
     return unjudged
+
+
+def measure_candidate(
+    case: Case,
+    atoms: ase.Atoms,
+    label: str,
+    candidate: Calculator,
+    reference: Calculator,
+    directory: Path,
+    asked: tuple[str, ...],
+) -> Evidence:
+    """What a candidate's own runs say of it; of float64 only their frames are evaluated."""
+    replicas = load_replicas(case, label, directory)
+    measurement = measure_replicas(case, atoms, replicas, asked)
+    samples = take_samples(case, atoms, replicas, asked, reference if "shadow" in asked else None)
+    return Evidence(replicas, measurement, evaluate_frames(samples, candidate, reference, measurement, asked))
 
 
 def _gather_findings(
