@@ -89,7 +89,7 @@ tables: setup
 numerics: setup
 	$(BIN)/mdplugin numerics water -o docs/figures
 
-# all four ensembles of the bundled water in fp32: 14 min 16 s on two cores of an EPYC Zen 3 of 2.45 GHz; resumes
+# all four ensembles of the bundled water in fp32: 10 min 7 s on two cores of an EPYC Zen 4; resumes
 validate: setup
 	$(BIN)/mdplugin export water -o water-fp32.pt --precision fp32
 	$(BIN)/mdplugin validate all --model water-fp32.pt --reference water -o validate-all

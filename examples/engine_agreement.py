@@ -22,13 +22,14 @@ from mdplugin.validation.case import REFERENCE, Case
 from mdplugin.validation.case_file import read_case
 from mdplugin.validation.comparison import Test
 from mdplugin.validation.criteria import find_criterion, find_measurable
+from mdplugin.validation.evidence import measure_candidate
 from mdplugin.validation.measurement import Measurement
 from mdplugin.validation.plan import plan_runs
 from mdplugin.validation.pool import execute_runs
 from mdplugin.validation.potential import load_potential
 from mdplugin.validation.profiles import add_profiles
 from mdplugin.validation.statistics import subtract
-from mdplugin.validation.study import count_jobs, mark_missing, measure_candidate
+from mdplugin.validation.study import count_jobs, mark_missing
 from mdplugin.validation.verdict import Findings, format_estimate, judge
 from mdplugin.validation.workspace import MODELS, prepare, read_prepared
 
@@ -57,14 +58,10 @@ def list_wanted(case: Case) -> tuple[str, ...]:
     return find_measurable(case.chosen_observables, (True, True, True))
 
 
-def compare(name: str, model: Path, reference: str, directory: Path) -> list[dict]:
-    """One row for each observable of a case."""
-    cases = {
-        engine: read_case(
-            name, models=[str(model)], reference=reference, engine=engine, length_ps=LENGTHS_PS[name]
-        )
-        for engine in ("ase", "lammps")
-    }
+def compare(name: str, model: Path, reference: str, directory: Path, **changes) -> list[dict]:
+    """One row for each observable of a case; `changes` are of the case that `mdplugin validate` would run."""
+    settings = {"models": [str(model)], "reference": reference, "length_ps": LENGTHS_PS[name], **changes}
+    cases = {engine: read_case(name, **settings, engine=engine) for engine in ("ase", "lammps")}
     ase, lammps = (measure(case, directory / name / engine) for engine, case in cases.items())
     profiles = add_profiles(lammps, ase)
     sides = ({**lammps.values, **profiles[0]}, {**ase.values, **profiles[1]})

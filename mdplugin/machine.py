@@ -1,6 +1,8 @@
-"""What a measurement depends on: the processor, the clock, and the versions of the packages."""
+"""What a measurement depends on: the processor, the clock, the versions of the packages, and our code."""
 
 import datetime
+import functools
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -20,10 +22,11 @@ PACKAGES = (
     "scipy",
     "MDAnalysis",
 )
+SOURCES = (".py", ".cpp", ".h", ".hpp")
 
 
 def describe_machine() -> dict:
-    """The facts as plain values for JSON."""
+    """The facts as plain values for JSON; `code` is a hash of the package's sources."""
     return {
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "cpu": cpu_model(),
@@ -31,7 +34,18 @@ def describe_machine() -> dict:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "versions": {name: package_version(name) for name in PACKAGES},
+        "code": hash_code(),
     }
+
+
+@functools.cache
+def hash_code() -> str:
+    """SHA-256 over this package's Python and C++ sources: between releases the version says little."""
+    digest, root = hashlib.sha256(), Path(__file__).resolve().parent
+    for path in sorted(path for path in root.rglob("*") if path.suffix in SOURCES):
+        digest.update(f"{path.relative_to(root)}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def choose_clock(n_threads: int) -> tuple[str, Callable[[], float]]:

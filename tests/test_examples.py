@@ -9,6 +9,7 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+from validation_artifacts import crystal, execute_here, save_morse
 
 from mdplugin import potentials
 
@@ -46,6 +47,30 @@ def test_lammps_input_runs_and_starts_from_the_same_energy(artifacts, script, co
     assert {"0", "10", "20"} <= set(rows)
     if script == "in.nvt":
         assert (tmp_path / "water.lammpstrj").read_text().count("ITEM: TIMESTEP") == 3
+
+
+def test_engines_are_compared_by_every_observable(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import engine_agreement
+
+    monkeypatch.setattr(engine_agreement, "execute_runs", execute_here)
+    ase.io.write(tmp_path / "crystal.xyz", crystal())
+    model, reference = save_morse(tmp_path / "low.pt", "fp32"), save_morse(tmp_path / "morse.pt")
+    few = {
+        "structure": str(tmp_path / "crystal.xyz"),
+        "timestep_fs": 4.0,
+        "temperature_K": 100,
+        "length_ps": 1.6,
+    }
+    rows = engine_agreement.compare(
+        "nve", model, str(reference), tmp_path / "engines", **few, equilibration_ps=0.1
+    )
+    found = {row["observable"]: row for row in rows}
+    shown = {"force regression slope", "exponent of the fluctuation with dt", "forces over energy gradient"}
+    assert shown | {"force error (rms), meV/Å", "error of time reversal, Å"} <= set(found)
+    assert all(found[name]["LAMMPS"] != "-" != found[name]["ASE"] for name in shown)
+    assert "fail" not in {row["outcome"] for row in rows}
+    assert found["force error (rms), meV/Å"]["outcome"] == "pass"
 
 
 def test_the_training_recipe_names_files_that_exist():

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import ase.io
 import pytest
-from validation_artifacts import crystal, save_morse
+from validation_artifacts import cluster, crystal, save_morse
 
 from mdplugin.cli import main
 from mdplugin.errors import CaseError
@@ -21,6 +21,7 @@ from mdplugin.validation.limits import LIMITS
 from mdplugin.validation.plan import plan_runs
 from mdplugin.validation.pool import execute_runs
 from mdplugin.validation.progress import show_progress, show_suite
+from mdplugin.validation.verdict import UnsoundReferenceError
 from mdplugin.validation.workspace import read_prepared
 
 
@@ -193,6 +194,31 @@ def test_the_bar_of_all_says_which_case_is_at_work(morse, monkeypatch, watched):
         assert "nve, 1 of 4:   0%" in shown and "nvt, 2 of 4: " in shown
     else:
         assert shown == "nve, 1 of 4\nnvt, 2 of 4\nmdplugin: the end\n"
+
+
+def test_all_of_a_molecule_is_without_npt(tmp_path, morse, capsys):
+    ase.io.write(tmp_path / "crystal.xyz", cluster())
+    assert main(["validate", "all", *morse, "--plan"]) == 0
+    assert "npt is left out: crystal.xyz has no volume" in capsys.readouterr().err
+    report = tmp_path / "report"
+    assert {path.name for path in report.iterdir()} == {"nve", "nvt", "stability", "commands.txt"}
+    assert main(["validate", "--collect", "-o", str(report)]) == 3
+    assert "runs are not done" in capsys.readouterr().err  # npt is not missed
+
+
+def test_a_case_whose_reference_is_not_sound_does_not_end_the_others(morse, monkeypatch, capsys):
+    done = []
+
+    def work(case, directory, **options):
+        done.append(case.ensemble)
+        raise UnsoundReferenceError(f"float64 is not sound in {case.ensemble}")
+
+    monkeypatch.setattr(study, "validate", work)
+    assert main(["validate", "all", *morse, "--quiet"]) == 3
+    assert done == ["nve", "nvt", "npt", "stability"]
+    assert capsys.readouterr().err == (
+        "mdplugin: " + "; ".join(f"{name}: float64 is not sound in {name}" for name in done) + "\n"
+    )
 
 
 def test_all_is_collected_whole(tmp_path, morse, capsys):

@@ -311,24 +311,6 @@ def test_every_ensemble_is_run_and_judged_in_lammps(tmp_path, ensemble):
     assert wanted[ensemble] <= judged
 
 
-def judge_broken(directory, spoiled):
-    case = small_case(directory, observables=("energy_drift",))
-    broken = save_morse(directory / "broken.pt", "fp32", break_at=30, spoiled=spoiled)
-    report = validate(case.replace(models=(str(broken),)), directory / "report", quiet=True)
-    assert report.exit_status == 1
-    return report.verdicts[0].sentence
-
-
-def test_forces_that_become_nan_in_lammps_give_a_verdict_with_the_step(tmp_path):
-    assert "replicas broke off: 2 of 2 (replica 0: run fails at step 30 (" in judge_broken(
-        tmp_path, float("nan")
-    )
-
-
-def test_an_explosion_in_lammps_stops_and_gives_a_verdict(tmp_path):
-    assert "above 10000 K: the system explodes" in judge_broken(tmp_path, -1e4)
-
-
 @pytest.mark.parametrize("engine", ["ase", pytest.param("lammps", marks=pytest.mark.slow)])
 def test_water_in_fp32_is_not_failed(tmp_path, artifacts, engine):
     case = Case(

@@ -10,12 +10,12 @@ from mdplugin.validation.case import REFERENCE, Case
 from mdplugin.validation.chain import execute_run
 from mdplugin.validation.comparison import compare_observable
 from mdplugin.validation.criteria import Kind, find_criterion
+from mdplugin.validation.evidence import load_replicas
 from mdplugin.validation.limits import LIMITS, set_limits
 from mdplugin.validation.measurement import measure_replicas
 from mdplugin.validation.plan import plan_runs
 from mdplugin.validation.potential import Potential
 from mdplugin.validation.profiles import add_profiles
-from mdplugin.validation.study import load_replicas
 from mdplugin.validation.verdict import P_VALUE, Findings, judge
 from mdplugin.validation.workspace import RUNS, make_engine
 

@@ -240,7 +240,10 @@ def test_a_reference_that_drifts_makes_the_case_fail_not_the_candidate(box, tmp_
         judge_argon(box, tmp_path, Argon(), reference, observables=["drift_ratio", "energy_drift"])
     page = (tmp_path / "reference.html").read_text()  # shows why
     assert "The float64 reference itself drifts by" in page and 'data-name="energy"' in page
-    assert not (tmp_path / "report.json").exists()
+    assert json.loads((tmp_path / "report.json").read_text())["outcome"] == "error"
+    assert not (tmp_path / "report.html").exists()
+    with pytest.raises(CaseError, match=r"expected verdicts, got none: float64 itself was not sound"):
+        read_report(tmp_path / "report.json")
 
 
 def test_a_reference_whose_fluctuation_is_no_integrator_s_is_refused(box, tmp_path):

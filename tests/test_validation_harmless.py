@@ -5,10 +5,10 @@ import pytest
 from validation_artifacts import crystal, save_morse
 
 from mdplugin.validation.case import REFERENCE, Case
+from mdplugin.validation.evidence import load_replicas
 from mdplugin.validation.measurement import measure_replicas
 from mdplugin.validation.plan import plan_runs
 from mdplugin.validation.profiles import add_profiles
-from mdplugin.validation.study import load_replicas
 from mdplugin.validation.verdict import Findings, judge
 from mdplugin.validation.workspace import execute_one, prepare
 

@@ -1,18 +1,22 @@
 """What is asked for is measured, or refused before any work, or said to be undecided: it never passes unseen."""
 
+import dataclasses
+
 import ase
 import ase.io
 import numpy as np
 import pytest
+from test_validation_observables import make_series
 from validation_artifacts import cluster, crystal, save_morse, skewed_slab
 
 from mdplugin.errors import CaseError
 from mdplugin.validation.case import OBSERVABLES, Case
 from mdplugin.validation.criteria import find_obstacle
+from mdplugin.validation.measurement import Replica, measure_replicas
 from mdplugin.validation.observables import thermal
 from mdplugin.validation.observables.topology import find_contacts, find_topology, turn
 from mdplugin.validation.potential import load_potential
-from mdplugin.validation.series import Series
+from mdplugin.validation.series import Failure, Series
 from mdplugin.validation.study import compare_potentials, mark_missing, validate
 from mdplugin.validation.systems import Structure
 from mdplugin.validation.workspace import prepare
@@ -126,3 +130,20 @@ def test_the_trend_of_the_volume_is_its_change_over_the_run():
     steady = thermal.measure_volume_trend(make_volumes(100 + np.sin(np.arange(500.0))))
     swelling = thermal.measure_volume_trend(make_volumes(np.linspace(80, 120, 500)))
     assert abs(steady.value) <= 1e-3 and abs(swelling.value - 0.4) <= 1e-9
+
+
+def test_a_run_that_the_doubled_timestep_breaks_leaves_the_exponent_open():
+    """It is no failure of the potential at the case's own timestep, float64's as little."""
+    steps, rng = 1600, np.random.default_rng(1)
+    columns = {
+        "time_ps": np.arange(steps) * 5e-4, "potential_eV": rng.normal(size=steps), "kinetic_eV": np.ones(steps),
+        "conserved_eV": rng.normal(size=steps), "wall_s": np.ones(steps),
+    }  # fmt: skip
+    series = make_series(np.zeros((4, 2, 3)), 10 * np.eye(3), **columns)
+    broken = dataclasses.replace(series, failure=Failure(7, "the system explodes"))
+    case = Case("nve", ("m.pt",), "water", observables=("timestep_exponent",))
+    replicas = [Replica(series, coarse=broken), Replica(series, coarse=broken)]
+    found = measure_replicas(case, ase.Atoms("Ar2", [[0, 0, 0], [0, 0, 4]]), replicas, case.observables)
+    assert found.failures == () and not any(each.is_known for each in found.values["timestep_exponent"])
+    assert "replica 0: run with the coarse timestep fails at step 7" in found.notes[-2]
+    assert Replica(broken).failure.startswith("run fails at step 7")

@@ -16,6 +16,7 @@ from mdplugin.validation.limits import LIMITS
 from mdplugin.validation.measurement import Measurement
 from mdplugin.validation.observables import structure
 from mdplugin.validation.observables.shadow import Shadow
+from mdplugin.validation.profiles import MIN_G, add_profiles
 from mdplugin.validation.reweighting import estimate_shifts, weigh_frames
 from mdplugin.validation.statistics import UNKNOWN, Estimate
 from mdplugin.validation.study import validate
@@ -78,6 +79,23 @@ def test_float64_s_own_frames_give_the_same_difference():
     assert abs(pressure.value + 150) <= 3 * pressure.error and pressure.error <= 15
 
 
+def test_at_constant_pressure_both_have_the_barostat_s():
+    """A candidate that is 0.3 kT per 10 Å³ softer: its virial differs by what the denser gas has more of N kT / V."""
+    rng = np.random.default_rng(1)
+    n_atoms, kT_bar = 1, units.kB * 300 / units.bar  # in Å³
+    volume = rng.normal(1000, 10, 4000)
+    # E of the candidate less the reference's is c V: the reference's mean volume is s^2 c / kT higher, its virial c
+    log_weights = 0.03 * volume
+    total = rng.normal(0, 5, len(volume)) - (
+        volume - 1000
+    )  # what a barostat holds, with the volume's part in it
+    true = total - n_atoms * kT_bar / volume
+    columns = {"volume_A3": volume, "pressure_bar": np.stack([true - 0.03 * kT_bar, true], axis=1)}
+    (pressure,) = estimate_shifts([make_shadow(log_weights, **columns)], of_values("pressure"))["pressure"]
+    # of both the mean of `total`: the reference's frames are 0.03 * 10^2 = 3 Å³ larger, of which it has -3 bar
+    assert abs(pressure.value - (3 - 0.03 * kT_bar)) <= 3 * pressure.error
+
+
 def test_a_wall_that_the_candidate_never_crosses_is_seen_from_float64_s_side():
     """x^2 / 2 of the reference, the same with a wall at zero of the candidate: its frames are all on one side."""
     rng = np.random.default_rng(1)
@@ -93,6 +111,37 @@ def test_a_wall_that_the_candidate_never_crosses_is_seen_from_float64_s_side():
     assert reweigh_test(test, agreed, agreed).p_pass < 0.05
     assert reweigh_test(test, agreed, contradicted).p_pass > 0.95  # the direction that is farther off counts
     assert reweigh_test(test, contradicted, agreed).reweighted.value == 400
+
+
+def test_a_contact_that_only_the_candidate_has_counts():
+    """Bins where float64 has no pairs are part of the distance where the candidate has some."""
+    atoms, rng = ase.Atoms("Ar20", cell=[12.0] * 3, pbc=True), np.random.default_rng(1)
+    first = np.arange(20)[:, None] * [3.9, 5.1, 4.3] % 12
+
+    def draw(n_frames, hole):
+        frames = (first + rng.normal(0, 0.05, (n_frames, 20, 3))) % 12
+        frames[0] = first
+        if hole:
+            frames[60:, 1] = frames[60:, 0] + [0.0, 0.0, 1.5]
+        (rdf,) = structure.compute_rdfs(make_series(frames, 12 * np.eye(3)), atoms, n_blocks=n_frames)
+        return rdf
+
+    own, others = ([draw(100, hole) for _ in range(3)] for hole in (False, True))
+    reference = Measurement(values={}, rdfs={own[0].pair: own})
+    near = own[0].r < 2
+    assert np.all([rdf.mean[near] == 0 for rdf in own]) and np.all(
+        [rdf.mean[near].max() > 0.1 for rdf in others]
+    )
+    sides = add_profiles(Measurement(values={}, rdfs={own[0].pair: others}), reference)
+    hidden = np.mean([rdf.mean for rdf in own], axis=0) <= MIN_G
+    part = np.mean([rdf.mean for rdf in others], axis=0)[hidden & (own[0].r < 2.5)]
+    (distance,) = sides[0][f"rdf {own[0].pair}"]
+    assert distance.value > 0.5 * np.sqrt((part**2).sum() / len(own[0].r))
+    # float64 puts these frames 50 kT higher: their weights are nothing
+    log_weights = np.repeat([0.0, -50.0], [60, 40])
+    shadows = [make_shadow(log_weights, rdfs={rdf.pair: rdf}) for rdf in others]
+    (shift,) = estimate_shifts(shadows, reference)[f"rdf {own[0].pair}"]
+    assert shift.value > 0.5 * np.sqrt((part**2).sum() / len(own[0].r))
 
 
 def test_a_square_well_raises_g_by_boltzmann_s_factor():

@@ -45,6 +45,17 @@ def test_a_directory_is_not_given_to_another_case(tmp_path, changes, message):
     ).read_bytes() == placed  # refused before anything is touched
 
 
+def test_another_head_is_another_potential(tmp_path):
+    case = read_case_of(write_case(tmp_path, "ase"))
+    other = save_morse(tmp_path / "other.pt", head="other")
+    for changes in ({"models": (*case.models, str(other))}, {"reference": str(other)}):
+        with pytest.raises(
+            CaseError, match=r"other.pt: expected the head of .*, 'Default', got 'other': export both"
+        ):
+            prepare(case.replace(**changes), tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+
+
 def test_npt_of_a_cluster_is_refused(tmp_path):
     case = read_case_of(write_case(tmp_path, "ase")).replace(
         ensemble="npt", structure="water-hexamer", observables=()

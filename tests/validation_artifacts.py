@@ -49,7 +49,9 @@ class Morse(torch.nn.Module):
         return energy, force
 
 
-def save_morse(path: Path, precision="fp64", break_at=-1, spoiled=1.0, rest=3.0, source="0") -> Path:
+def save_morse(
+    path: Path, precision="fp64", break_at=-1, spoiled=1.0, rest=3.0, source="0", head="Default"
+) -> Path:
     """Write the potential for Ar and Ne (one species to it) as an artifact."""
     from mdplugin.artifact import save
 
@@ -62,8 +64,8 @@ def save_morse(path: Path, precision="fp64", break_at=-1, spoiled=1.0, rest=3.0,
         atomic_numbers=(10, 18),
         r_max=R_MAX,
         n_layers=1,
-        head="Default",
-        heads=("Default",),
+        head=head,
+        heads=(head,),
         e0s_eV=(0.0, 0.0),
         masses_amu=(20.18, 39.95),
         torch_version=torch.__version__,
@@ -99,7 +101,9 @@ def cluster() -> ase.Atoms:
     return ase.Atoms(atoms.numbers[near], atoms.positions[near])
 
 
-def execute_here(plans, directory, jobs, *, quiet):
+def execute_here(plans, directory, jobs, *, quiet, milestone=None):
     """What `pool.execute_runs` does, in this process, which has torch already."""
     for plan in plans:
         execute_one(directory, plan.name)
+        if milestone and plan == milestone.plans[-1]:
+            milestone.action()

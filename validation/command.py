@@ -126,7 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.run_name is not None:
         return _run_one(arguments)
     if arguments.collect:
-        return _finish(_collect(arguments), arguments)
+        return _finish(*_collect(arguments), arguments)
     if not arguments.case:
         raise CaseError("expected a CASE, --run NAME or --collect; see mdplugin validate --help")
     if arguments.jobs is not None:
@@ -134,7 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
     cases = _read_cases(arguments)
     if arguments.plan:
         return _plan(cases, arguments)
-    return _finish(_validate(cases, arguments), arguments)
+    return _finish(*_validate(cases, arguments), arguments)
 
 
 def _directory(text: str) -> Path:
@@ -173,7 +173,22 @@ def _read_cases(arguments: argparse.Namespace) -> dict:
             hottest_K = max(suite_K, case.temperature_K)
             case = case.replace(temperature_K=hottest_K if name == "stability" else suite_K)
         cases[arguments.output / name] = case
-    return cases
+    return _leave_out_npt(cases, arguments.output)
+
+
+def _leave_out_npt(cases: dict, output: Path) -> dict:
+    """Without npt where the structure of `all` has no volume; says so."""
+    from mdplugin.validation.systems import find_structure
+
+    npt = cases[output / "npt"]
+    structure = find_structure(npt.structure, npt.reference, npt.repeat)
+    if structure.atoms.pbc.all():
+        return cases
+    print(
+        f"npt is left out: {structure.path.name} has no volume, it is periodic in less than three directions",
+        file=sys.stderr,
+    )
+    return {directory: case for directory, case in cases.items() if case is not npt}
 
 
 def _read_case(source: str, given: dict, quick: bool):
@@ -195,24 +210,29 @@ def _read_case(source: str, given: dict, quick: bool):
     return case.replace(observables=tuple(name for name in measurable if name not in QUICK_WITHOUT))
 
 
-def _validate(cases: dict, arguments: argparse.Namespace) -> list:
+def _validate(cases: dict, arguments: argparse.Namespace) -> tuple[list, list[str]]:
+    """Reports, and of cases that have none since float64 is not sound there, why."""
     from mdplugin.validation.plan import plan_runs
     from mdplugin.validation.pool import count_steps_done
     from mdplugin.validation.progress import show_suite
     from mdplugin.validation.study import validate
+    from mdplugin.validation.verdict import UnsoundReferenceError
 
     _prepare(cases, arguments.trust)  # so that the last case's bad option shows before the first one's hours
     plans = {directory: plan_runs(case) for directory, case in cases.items()}
     total = sum(plan.steps for each in plans.values() for plan in each)
     done = sum(sum(count_steps_done(each, directory).values()) for directory, each in plans.items())
     options = {"jobs": arguments.jobs, "quiet": arguments.quiet, "command": ["mdplugin", *sys.argv[1:]]}
-    reports = []
+    reports, blamed = [], []
     with show_suite(total, done, arguments.quiet) as announce:
-        for directory, case in cases.items():
+        for number, (directory, case) in enumerate(cases.items(), 1):
             if len(cases) > 1:
-                announce(f"{directory.name}, {len(reports) + 1} of {len(cases)}")
-            reports.append(validate(case, directory, **options))
-    return reports
+                announce(f"{directory.name}, {number} of {len(cases)}")
+            try:
+                reports.append(validate(case, directory, **options))
+            except UnsoundReferenceError as error:  # the other ensembles are cases of their own
+                blamed.append(f"{directory.name}: {error}" if len(cases) > 1 else str(error))
+    return reports, blamed
 
 
 def _prepare(cases: dict, trust: bool) -> None:
@@ -249,22 +269,31 @@ def _plan(cases: dict, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _collect(arguments: argparse.Namespace) -> list:
+def _collect(arguments: argparse.Namespace) -> tuple[list, list[str]]:
+    """As `_validate`, of runs that are done."""
     from mdplugin.errors import CaseError
     from mdplugin.validation.study import collect, require_done
-    from mdplugin.validation.workspace import CASE_FILE
+    from mdplugin.validation.verdict import UnsoundReferenceError
+    from mdplugin.validation.workspace import CASE_FILE, read_prepared
 
     there = [name for name in SUITE if (arguments.output / name / CASE_FILE).is_file()]
-    if there and len(there) < len(SUITE):
-        missing = ", ".join(name for name in SUITE if name not in there)
-        raise CaseError(
-            f"{arguments.output}: expected the cases of `all` ({', '.join(SUITE)}), got none of {missing}: give its "
-            f"command again, or collect one of them ({arguments.output / there[0]})"
-        )
     directories = [arguments.output / name for name in there] or [arguments.output]
+    has_volume = read_prepared(directories[0])[1].atoms.pbc.all()
+    expected = [name for name in SUITE if name != "npt" or has_volume]
+    if there and (missing := [name for name in expected if name not in there]):
+        raise CaseError(
+            f"{arguments.output}: expected the cases of `all` ({', '.join(expected)}), got none of {', '.join(missing)}: "
+            f"give its command again, or collect one of them ({directories[0]})"
+        )
     for directory in directories:  # before the first is judged
         require_done(directory)
-    return [collect(directory, command=["mdplugin", *sys.argv[1:]]) for directory in directories]
+    reports, blamed = [], []
+    for directory in directories:
+        try:
+            reports.append(collect(directory, command=["mdplugin", *sys.argv[1:]], quiet=arguments.quiet))
+        except UnsoundReferenceError as error:
+            blamed.append(f"{directory.name}: {error}" if there else str(error))
+    return reports, blamed
 
 
 def _run_one(arguments: argparse.Namespace) -> int:
@@ -277,15 +306,20 @@ def _run_one(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _finish(reports: list, arguments: argparse.Namespace) -> int:
-    """Print the verdicts, certify, and give the worst exit status: fail before inconclusive before pass."""
+def _finish(reports: list, blamed: list[str], arguments: argparse.Namespace) -> int:
+    """Print the verdicts, certify, and give the worst exit status: fail before inconclusive before pass.
+
+    Raises:
+        CaseError: cases are `blamed`, after all has been said of the others.
+    """
+    from mdplugin.errors import CaseError
     from mdplugin.validation.comparison import EXIT_STATUS, find_worst
     from mdplugin.validation.report import REPORT_HTML
     from mdplugin.validation.suite import write_suite
 
     if len(reports) > 1:
         write_suite(reports, arguments.output)
-    if arguments.json:
+    if arguments.json and reports:
         texts = [report.to_json().rstrip() for report in reports]
         print(texts[0] if len(texts) == 1 else "[" + ",\n".join(texts) + "]")
     else:
@@ -300,6 +334,8 @@ def _finish(reports: list, arguments: argparse.Namespace) -> int:
 
         for line in certify(reports):
             print(line, file=sys.stderr)
+    if blamed:
+        raise CaseError("; ".join(blamed))
     return EXIT_STATUS[find_worst(report.outcome for report in reports)]
 
 

@@ -107,7 +107,7 @@ _TABLE = (
         "angular_momentum_ratio",
         0.1,
         "",
-        "change of |L| / sqrt(kT sum m r^2): as for the momentum, for the rotation of a molecule in vacuum",
+        "change of |L| / sqrt(kT sum m r^2): half a percent of the mean L^2 of a molecule that rotates freely in vacuum",
     ),
     Limit(
         "gradient",

@@ -10,7 +10,7 @@ from mdplugin.validation.case import Case
 from mdplugin.validation.observables import conservation, motion, structure, thermal, topology
 from mdplugin.validation.plan import COMMON_STEPS
 from mdplugin.validation.series import Failure, Series
-from mdplugin.validation.statistics import Estimate, scale
+from mdplugin.validation.statistics import UNKNOWN, Estimate, scale
 
 FASTEST = 0.1
 
@@ -31,17 +31,17 @@ class Replica:
 
     @property
     def failure(self) -> str | None:
-        """What went wrong first, in words, or None."""
+        """What went wrong first, in words, or None; with twice the timestep sound potentials may fail."""
         if self.preparation is not None:
             return f"preparation fails at step {self.preparation.step}: {self.preparation.reason}"
-        for kind in ("main", "coarse", "reversal"):
-            series = getattr(self, kind)
+        for name, series in (("run", self.main), ("reversal", self.reversal)):
             if series is not None and series.failure is not None:
-                where = {"main": "run", "coarse": "run with the coarse timestep", "reversal": "reversal"}[
-                    kind
-                ]
-                return f"{where} fails at step {series.failure.step} ({series.length_ps:.3g} ps): {series.failure.reason}"
+                return _describe_failure(name, series)
         return None
+
+
+def _describe_failure(name: str, series: Series) -> str:
+    return f"{name} fails at step {series.failure.step} ({series.length_ps:.3g} ps): {series.failure.reason}"
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def measure_replicas(
         spectra=spectra,
         frequency_per_cm=frequency,
         failures=tuple(failures),
-        notes=_note_changes(replicas, changes),
+        notes=(*_note_changes(replicas, changes), *_note_coarse(replicas)),
         ms_per_step=_time_steps(replicas),
         temperature_K=float(np.mean(temperatures)) if temperatures else np.nan,
     )
@@ -157,6 +157,16 @@ def _note_changes(replicas: list[Replica], changes: dict[int, np.ndarray]) -> tu
     return (f"the first bond breaks or forms in {', '.join(when)}",) if when else ()
 
 
+def _note_coarse(replicas: list[Replica]) -> tuple[str, ...]:
+    """Which runs with the coarse timestep have no exponent to tell, since they broke off."""
+    coarse = [(i, each.coarse) for i, each in enumerate(replicas) if each.coarse is not None]
+    return tuple(
+        f"replica {i}: {_describe_failure('run with the coarse timestep', series)}"
+        for i, series in coarse
+        if series.failure is not None
+    )
+
+
 def _measure_replica(
     case: Case, atoms: ase.Atoms, replica: Replica, chosen: tuple[str, ...]
 ) -> dict[str, Estimate]:
@@ -184,7 +194,11 @@ def _measure_replica(
     if "angular_momentum" in chosen:
         values["angular_momentum"] = conservation.measure_angular_momentum(main, atoms, temperature)
     if "timestep_exponent" in chosen and replica.coarse is not None:
-        values["timestep_exponent"] = conservation.measure_exponent(main, replica.coarse, common_ps)
+        values["timestep_exponent"] = (
+            UNKNOWN
+            if replica.coarse.failure is not None
+            else conservation.measure_exponent(main, replica.coarse, common_ps)
+        )
     if "kinetic_distribution" in chosen:
         values["kinetic_p_value"] = Estimate(thermal.test_kinetic_distribution(main, temperature))
     return values

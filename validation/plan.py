@@ -85,7 +85,7 @@ class RunPlan:
 
 
 def plan_runs(case: Case) -> tuple[RunPlan, ...]:
-    """All runs of a case, the reference's first: a case that is at fault shows early."""
+    """All runs of a case, the reference's first: it is judged as soon as they are done (study.py)."""
     return tuple(
         _plan_run(case, label, replica, kind)
         for kind in ("main", "coarse", "reversal")

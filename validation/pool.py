@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -30,8 +30,23 @@ class Job:
     stderr: IO[str]
 
 
-def execute_runs(plans: Sequence[RunPlan], directory: Path, jobs: int, *, quiet: bool) -> None:
-    """Do what is left of the runs in `directory`/runs, `jobs` at a time.
+@dataclass(frozen=True)
+class Milestone:
+    """What is done once, as soon as some of the runs are there, while others go on."""
+
+    plans: Sequence[RunPlan]
+    action: Callable[[], None]
+
+
+def execute_runs(
+    plans: Sequence[RunPlan],
+    directory: Path,
+    jobs: int,
+    *,
+    quiet: bool,
+    milestone: Milestone | None = None,
+) -> None:
+    """Do what is left of the runs in `directory`/runs, `jobs` at a time; an error of the milestone's ends them all.
 
     Raises:
         CaseError: `jobs` is less than 1, or a run could not be done; the others that had started are ended, and
@@ -51,6 +66,9 @@ def execute_runs(plans: Sequence[RunPlan], directory: Path, jobs: int, *, quiet:
                 for plan in [plan for plan, job in running.items() if job.process.poll() is not None]:
                     _require_success(plan, running.pop(plan))
                     done[plan.name] = plan.steps
+                if milestone and not any(plan in running or plan in waiting for plan in milestone.plans):
+                    milestone.action()
+                    milestone = None
                 for plan in running:
                     done[plan.name] = max(done[plan.name], _steps_so_far(directory, plan))
                 reach(sum(done.values()))

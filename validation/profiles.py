@@ -19,7 +19,7 @@ from mdplugin.validation.measurement import Measurement
 from mdplugin.validation.observables import motion, structure
 from mdplugin.validation.statistics import UNKNOWN, Estimate, subtract, take_one
 
-MIN_G = 1e-3  # where the reference's g is below, so near is nobody
+MIN_G = 1e-3  # where g is below with both potentials, so near is nobody
 
 
 def add_profiles(candidate: Measurement, reference: Measurement) -> tuple[dict, dict]:
@@ -35,8 +35,9 @@ def add_profiles(candidate: Measurement, reference: Measurement) -> tuple[dict, 
         cut = structure.cut_to_common_range([*of_reference, *of_candidate])
         own, others = cut[: len(of_reference)], cut[len(of_reference) :]
         mean = np.mean([rdf.mean for rdf in own], axis=0)
-        inside = mean > MIN_G
-        runs = [np.array([rdf.mean[inside] for rdf in rdfs]) for rdfs in (others, own)]
+        runs = [np.array([rdf.mean for rdf in rdfs]) for rdfs in (others, own)]
+        inside = find_inside(*runs)
+        runs = [each[:, inside] for each in runs]
         sides[0][f"rdf {pair}"] = [estimate_distance(*runs)]
         sides[1][f"rdf {pair}"] = measure_own_distances(runs[1])
         if (shell := structure.find_shell(own[0].r, mean)) is None:
@@ -48,6 +49,11 @@ def add_profiles(candidate: Measurement, reference: Measurement) -> tuple[dict, 
     if reference.spectra and candidate.spectra:
         _add_spectra(sides, candidate, reference)
     return sides
+
+
+def find_inside(*profiles: np.ndarray) -> np.ndarray:
+    """(n_bins,) where g (n_runs, n_bins) of one of the potentials, or both, says that there are pairs."""
+    return np.any([each.mean(axis=0) > MIN_G for each in profiles], axis=0)
 
 
 def _add_spectra(sides: tuple[dict, dict], candidate: Measurement, reference: Measurement) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -53,6 +53,18 @@ def show_progress(total_steps: int, quiet: bool, done: int = 0) -> Iterator[Reac
             last = step
 
         yield reach
+
+
+def track_potentials(labels: Sequence[str], quiet: bool) -> Iterable[str]:
+    """The labels one by one under a bar: frames are evaluated when the last step is done, which takes a while."""
+    return tqdm(
+        labels,
+        desc="judging",
+        unit="potential",
+        leave=False,
+        disable=True if quiet else None,
+        dynamic_ncols=True,
+    )
 
 
 def _open_bar(total_steps: int, done: int, quiet: bool) -> tqdm:

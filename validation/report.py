@@ -26,6 +26,7 @@ SCHEMA = 2
 LEAST_P, MOST = 1e-6, 100  # in tables
 REPORT_JSON, REPORT_MARKDOWN, REPORT_HTML = "report.json", "report.md", "report.html"
 BLAME_HTML = "reference.html"  # where the reference is not sound
+ERROR = "error"  # the outcome then: nothing is said of a candidate
 RDFS, DISPLACEMENTS = "radial-distribution.csv", "mean-squared-displacement.csv"
 SPEED_NOTE = (
     "wall time of the fastest tenth of the steps of these runs, which may have shared the machine; mdplugin bench and "
@@ -83,7 +84,7 @@ class Report:
         """The file report.json; a number that is not finite is null."""
         content = {
             "schema": SCHEMA,
-            "outcome": str(self.outcome),
+            "outcome": str(self.outcome) if self.verdicts else ERROR,
             "look": self.look,
             "verdicts": [dataclasses.asdict(verdict) for verdict in self.verdicts],
             "case": describe_case(self.case),
@@ -141,20 +142,26 @@ def write_report(report: Report, evidence: dict) -> None:
             render_page(title(report), [page_content(report, [stage / name for name in figures])])
         )
         (stage / REPORT_JSON).write_text(report.to_json())
+    (report.directory / BLAME_HTML).unlink(missing_ok=True)
 
 
 def write_blame(report: Report, evidence: dict, sentence: str) -> Path:
-    """Write a page that shows why float64 is blamed, in place of a report without verdicts; its path.
+    """Write a page that shows why float64 is blamed, and a report.json of outcome "error"; the page's path.
+
+    An older report beside it, which says something else, is removed.
 
     Raises:
         OSError: the disk is full.
     """
-    blamed = {"label": "float64", "outcome": "error", "sentence": _capital(sentence), "rows": []}
-    with open_stage(report.directory, last=BLAME_HTML) as stage:
+    blamed = {"label": "float64", "outcome": ERROR, "sentence": _capital(sentence), "rows": []}
+    with open_stage(report.directory, last=REPORT_JSON) as stage:
         figures = draw_figures(report, evidence, stage)
         content = page_content(report, [stage / name for name in figures]) | {"verdicts": [blamed]}
         heading = f"Validation, {report.case.ensemble}: float64 is not sound"
         (stage / BLAME_HTML).write_text(render_page(heading, [content | {"title": heading}]))
+        (stage / REPORT_JSON).write_text(report.to_json())
+    for name in (REPORT_HTML, REPORT_MARKDOWN):
+        (report.directory / name).unlink(missing_ok=True)
     return report.directory / BLAME_HTML
 
 
@@ -263,7 +270,8 @@ def _capital(text: str) -> str:
 def _describe(facts: dict) -> str:
     """A machine and its versions."""
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version)
-    return f"{facts['cpu']}, {facts['cores']} cores, python {facts['python']}, {versions}"
+    code = f", code {facts['code'][:12]}" if "code" in facts else ""  # which older reports lack
+    return f"{facts['cpu']}, {facts['cores']} cores, python {facts['python']}, {versions}{code}"
 
 
 def _name_tables(report: Report) -> str:
@@ -327,6 +335,10 @@ def read_report(path: str | os.PathLike) -> Report:
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise CaseError(
             f"{path}: expected a report of schema {SCHEMA} of mdplugin validate, got something else"
+        )
+    if content.get("outcome") == ERROR:
+        raise CaseError(
+            f"{path}: expected verdicts, got none: float64 itself was not sound, see {BLAME_HTML}"
         )
     try:
         return _parse_report(content, path)

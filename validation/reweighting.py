@@ -28,7 +28,7 @@ from mdplugin.validation.observables import structure
 from mdplugin.validation.observables.shadow import Shadow
 from mdplugin.validation.observables.structure import Rdf
 from mdplugin.validation.observables.thermal import AMU_PER_A3_IN_G_PER_CM3
-from mdplugin.validation.profiles import MIN_G, estimate_distance
+from mdplugin.validation.profiles import estimate_distance, find_inside
 from mdplugin.validation.statistics import Estimate, estimate_mean_of_few, scale
 
 MIN_EFFECTIVE = 0.5  # of the frames: Kish's (sum w)^2 / sum w^2
@@ -62,7 +62,8 @@ def estimate_shifts(
         runs = [shadow.rdfs[pair] for shadow in shadows if pair in shadow.rdfs]
         if len(runs) == len(shadows):
             shifts |= _shift_rdf(pair, runs, rdfs, weights)
-    pressure = np.concatenate([shadow.pressure_bar for shadow in shadows])
+    # the momenta's part is of the volume alone, and so is float64's as much as the candidate's
+    pressure = np.concatenate([shadow.pressure_bar + shadow.ideal_bar[:, None] for shadow in shadows])
     volume = np.concatenate([shadow.volume_A3 for shadow in shadows])
     mass = AMU_PER_A3_IN_G_PER_CM3 * shadows[0].mass_amu
     of_frames = {
@@ -88,7 +89,7 @@ def _shift_rdf(
     mean, lengths = np.mean([rdf.mean for rdf in own], axis=0), [len(run.g) for run in runs]
     parts = np.split(weights, np.cumsum(lengths)[:-1])
     apart = np.array([run.mean - part @ run.g / part.sum() for run, part in zip(runs, parts, strict=True)])
-    apart = apart[:, mean > MIN_G]
+    apart = apart[:, find_inside(mean[None], np.array([run.mean for run in runs]))]
     found = {f"rdf {pair}": [estimate_distance(apart, np.zeros_like(apart))]}
     if (shell := structure.find_shell(own[0].r, mean)) is None:
         return found

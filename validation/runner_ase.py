@@ -20,6 +20,11 @@ from mdplugin.validation.recorder import Recorder
 from mdplugin.validation.series import Failure, Series, describe_collapse, is_whole
 from mdplugin.validation.systems import count_degrees_of_freedom, stop_drifting
 
+REFUSALS = (
+    MDPluginError,
+    FloatingPointError,
+)  # of a calculator, where dynamics made what cannot be evaluated
+
 
 class AseEngine(Engine):
     """States are .npz files: positions, velocities, cell, momentum of the barostat."""
@@ -43,8 +48,11 @@ class AseEngine(Engine):
     def _advance(self, segment: Segment, start: Path, end: Path) -> Series:
         atoms, barostat = self._read_state(start)
         atoms.calc = self.potentials[segment.potential].make_calculator()
-        dynamics = self._make_dynamics(atoms, segment, barostat)
         recorder = Recorder(self.case, segment, self._degrees_of_freedom(segment))
+        try:
+            dynamics = self._make_dynamics(atoms, segment, barostat)
+        except REFUSALS as error:  # BAOAB evaluates the forces at once
+            return recorder.finish(atoms, Failure(0, str(error)))
         failure = self._follow(dynamics, segment.steps, recorder, first=0)
         if segment.phase == REVERSAL and failure is None:
             atoms.set_momenta(-atoms.get_momenta())
@@ -103,10 +111,7 @@ class AseEngine(Engine):
                 heat = getattr(dynamics, "transferred_energy", np.nan if recorder.has_bath else 0.0)
                 if step > first or first == 0:  # the turning point is known already
                     recorder.record(step, atoms, heat, time.perf_counter() - before)
-            except (
-                MDPluginError,
-                FloatingPointError,
-            ) as error:  # the calculator refuses what the dynamics made
+            except REFUSALS as error:
                 return Failure(step, str(error))
             potential, kinetic = recorder.last_energies
             if reason := describe_collapse(potential, kinetic, degrees_of_freedom, explosion_K):

@@ -1,23 +1,17 @@
 """The score: case -> runs -> series -> observables -> comparison -> verdict -> report."""
 
-import dataclasses
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-
-import ase
-from ase.calculators.calculator import Calculator
 
 from mdplugin.errors import CaseError
 from mdplugin.validation.case import OBSERVABLES, REFERENCE, Case
-from mdplugin.validation.chain import count_done, execute_run, load_run
+from mdplugin.validation.chain import count_done, execute_run
 from mdplugin.validation.criteria import NEEDS_VOLUME, PARTS, find_measurable
-from mdplugin.validation.frames import evaluate_frames, has_averages, take_samples
-from mdplugin.validation.measurement import Measurement, Replica, measure_replicas
-from mdplugin.validation.observables.shadow import Shadow, compare_frames
+from mdplugin.validation.evidence import Evidence, gather_evidence, list_early_signs, measure_runs
 from mdplugin.validation.plan import plan_runs
-from mdplugin.validation.pool import execute_runs
+from mdplugin.validation.pool import Milestone, execute_runs
 from mdplugin.validation.potential import Potential, load_potential
 from mdplugin.validation.profiles import add_profiles
 from mdplugin.validation.progress import show_progress
@@ -52,8 +46,13 @@ def validate(
     directory = Path(directory)
     with exit_when_terminated():
         prepare(case, directory)
-        execute_runs(plan_runs(case), directory, count_jobs(case) if jobs is None else jobs, quiet=quiet)
-        return collect(directory, command=command)
+        plans = plan_runs(case)
+        first = [plan for plan in plans if plan.label == REFERENCE and plan.kind == "main"]
+        early = Milestone(first, lambda: _judge_reference(directory, command))
+        execute_runs(
+            plans, directory, count_jobs(case) if jobs is None else jobs, quiet=quiet, milestone=early
+        )
+        return collect(directory, command=command, quiet=quiet)
 
 
 def count_jobs(case: Case) -> int:
@@ -82,10 +81,10 @@ def compare_potentials(
                 engine, plan, directory / RUNS / plan.name, lambda step, before=done: reach(before + step)
             )
             done += plan.steps
-    return _judge_runs(case, structure, potentials, directory, ())
+    return _judge_runs(case, structure, potentials, directory, (), quiet)
 
 
-def collect(directory: str | os.PathLike, command=()) -> Report:
+def collect(directory: str | os.PathLike, command=(), *, quiet: bool = True) -> Report:
     """Judge the runs of a prepared directory and write the report.
 
     Raises:
@@ -93,11 +92,14 @@ def collect(directory: str | os.PathLike, command=()) -> Report:
     """
     directory = Path(directory)
     case, structure = require_done(directory)
-    potentials = {
+    return _judge_runs(case, structure, _load_potentials(case, directory), directory, command, quiet)
+
+
+def _load_potentials(case: Case, directory: Path) -> dict[str, Potential]:
+    return {
         label: load_potential(directory / MODELS / f"{label}.pt", case.threads)
         for label in (REFERENCE, *case.labels)
     }
-    return _judge_runs(case, structure, potentials, directory, command)
 
 
 def require_done(directory: Path) -> tuple[Case, Structure]:
@@ -118,40 +120,61 @@ def require_done(directory: Path) -> tuple[Case, Structure]:
     return case, structure
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """All that is known of one potential.
+def _judge_reference(directory: Path, command) -> None:
+    """Judge float64 by its main runs alone: a case that is at fault ends before its candidates have run.
 
-    Attributes:
-        replicas: its runs. measurement: of these.
-        shadows: a candidate against float64 on frames of its own runs, reverse: on those of float64's, of each replica.
+    Raises:
+        UnsoundReferenceError: it is.
     """
-
-    replicas: list[Replica]
-    measurement: Measurement
-    shadows: Sequence[Shadow] = ()
-    reverse: Sequence[Shadow] = ()
+    case, structure = read_prepared(directory)
+    own = measure_runs(case, structure.atoms, REFERENCE, directory, list_early_signs(case, structure.atoms))
+    try:
+        require_sound_reference(case, own.measurement.values, own.measurement.failures)
+    except UnsoundReferenceError as error:
+        potentials, evidence = _load_potentials(case, directory), {REFERENCE: own}
+        report = _make_report(case, structure, potentials, evidence, (), directory, command)
+        with _full_disk_named(directory):
+            raise _show_blame(error, report, evidence) from error
 
 
 def _judge_runs(
-    case: Case, structure: Structure, potentials: Mapping[str, Potential], directory: Path, command
+    case: Case,
+    structure: Structure,
+    potentials: Mapping[str, Potential],
+    directory: Path,
+    command,
+    quiet: bool,
 ) -> Report:
-    asked = find_measurable(case.chosen_observables, structure.atoms.pbc)
-    look, evidence, blame = find_look(directory, case), {}, None
+    asked, evidence = find_measurable(case.chosen_observables, structure.atoms.pbc), {}
+    blame, findings = None, ()
     try:
-        notes = _gather_evidence(case, structure, potentials, directory, asked, evidence) + _note_look(look)
-    except UnsoundReferenceError as error:
-        blame = error
-    # what was named and these atoms do not have is not passed over
-    wanted = case.observables or asked
-    findings = (
-        ()
-        if blame
-        else tuple(
+        notes = gather_evidence(case, structure, potentials, directory, asked, evidence, quiet)
+        # what was named and these atoms do not have is not passed over
+        wanted, notes = case.observables or asked, notes + _note_look(find_look(directory, case))
+        findings = tuple(
             _gather_findings(case, label, wanted, evidence, potentials, notes) for label in case.labels
         )
-    )
-    report = Report(
+    except UnsoundReferenceError as error:
+        blame = error
+    report = _make_report(case, structure, potentials, evidence, findings, directory, command)
+    with _full_disk_named(directory):
+        if blame:
+            raise _show_blame(blame, report, evidence) from blame
+        write_report(report, evidence)
+    return report
+
+
+def _make_report(
+    case: Case,
+    structure: Structure,
+    potentials: Mapping[str, Potential],
+    evidence: Mapping[str, Evidence],
+    findings: tuple[Findings, ...],
+    directory: Path,
+    command,
+) -> Report:
+    look = find_look(directory, case)
+    return Report(
         case=case,
         findings=findings,
         verdicts=judge_findings(findings, case, look),
@@ -161,62 +184,21 @@ def _judge_runs(
         directory=directory,
         look=look,
     )
+
+
+def _show_blame(error: UnsoundReferenceError, report: Report, evidence: dict) -> UnsoundReferenceError:
+    """The error with the page that shows it, which is written in place of a report."""
+    return UnsoundReferenceError(f"{error}; {write_blame(report, evidence, str(error))} shows it")
+
+
+@contextlib.contextmanager
+def _full_disk_named(directory: Path) -> Iterator[None]:
     try:
-        if blame:
-            raise UnsoundReferenceError(
-                f"{blame}; {write_blame(report, evidence, str(blame))} shows it"
-            ) from blame
-        write_report(report, evidence)
+        yield
     except OSError as error:
         raise CaseError(
             f"cannot write {directory}: {error.strerror or error}; make room, the runs are kept"
         ) from error
-    return report
-
-
-def _gather_evidence(
-    case: Case,
-    structure: Structure,
-    potentials: Mapping[str, Potential],
-    directory: Path,
-    asked: tuple[str, ...],
-    evidence: dict[str, Evidence],
-) -> tuple[str, ...]:
-    """Fill in what is known of each potential, the reference first; what that could not be judged by.
-
-    Raises:
-        UnsoundReferenceError: the reference is not sound; nothing is known of the candidates then.
-    """
-    atoms, reference = structure.atoms, potentials[REFERENCE].make_calculator()
-    sound = find_measurable(case.sound_observables, atoms.pbc)
-    replicas = load_replicas(case, REFERENCE, directory)
-    measurement = measure_replicas(case, atoms, replicas, sound)
-    evidence[REFERENCE] = Evidence(replicas, measurement)
-    common = take_samples(case, atoms, replicas, asked, reference if has_averages(asked) else None)
-    evaluate_frames(common, reference, None, measurement, sound)
-    unjudged = require_sound_reference(case, measurement.values, measurement.failures)
-    for label in case.labels:
-        candidate = potentials[label].make_calculator()
-        reverse = [compare_frames(each, candidate) for each in common] if has_averages(asked) else []
-        own = measure_candidate(case, atoms, label, candidate, reference, directory, asked)
-        evidence[label] = dataclasses.replace(own, reverse=reverse)
-    return unjudged
-
-
-def measure_candidate(
-    case: Case,
-    atoms: ase.Atoms,
-    label: str,
-    candidate: Calculator,
-    reference: Calculator,
-    directory: Path,
-    asked: tuple[str, ...],
-) -> Evidence:
-    """What a candidate's own runs say of it; of float64 only their frames are evaluated."""
-    replicas = load_replicas(case, label, directory)
-    measurement = measure_replicas(case, atoms, replicas, asked)
-    samples = take_samples(case, atoms, replicas, asked, reference if "shadow" in asked else None)
-    return Evidence(replicas, measurement, evaluate_frames(samples, candidate, reference, measurement, asked))
 
 
 def _gather_findings(
@@ -299,18 +281,3 @@ def _chosen(values: dict[str, list[Estimate]], case: Case) -> dict[str, list[Est
     if "rdf" not in case.chosen_observables:
         dropped |= set(PARTS["rdf"])
     return {name: each for name, each in values.items() if name.partition(" ")[0] not in dropped}
-
-
-def load_replicas(case: Case, label: str, directory: Path) -> list[Replica]:
-    """What the runs of one potential left."""
-    replicas, plans = [], [plan for plan in plan_runs(case) if plan.label == label]
-    for replica in range(case.replicas):
-        series, preparation = {}, None
-        for plan in plans:
-            if plan.replica == replica:
-                series[plan.kind], failure = load_run(directory / RUNS / plan.name, plan)
-                preparation = preparation or failure
-        replicas.append(
-            Replica(series.get("main"), series.get("coarse"), series.get("reversal"), preparation)
-        )
-    return replicas

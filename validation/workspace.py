@@ -60,7 +60,7 @@ def prepare(case: Case, directory: Path, trust: bool = False, exported: Path | N
     _require_files(case)
     structure = find_structure(case.structure, case.reference, case.repeat)
     _require_measurable(case, structure)
-    head = mdplugin.read_manifest(case.models[0]).head
+    head = _require_one_head(case)
     for model in case.models:
         require_elements(structure.atoms, model)
     require_reference_precision(case.reference)
@@ -114,6 +114,23 @@ def _require_files(case: Case) -> None:
             raise CaseError(
                 f"{name}: expected a file, got {f'the directory {path}' if path else 'an empty name'}"
             )
+
+
+def _require_one_head(case: Case) -> str:
+    """The head of all models, and of a reference that is an artifact.
+
+    Raises:
+        CaseError: they differ: another head is another potential.
+    """
+    artifacts = [*case.models, *([case.reference] if is_artifact(case.reference) else [])]
+    heads = [mdplugin.read_manifest(path).head for path in artifacts]
+    for path, head in zip(artifacts, heads, strict=True):
+        if head != heads[0]:
+            raise CaseError(
+                f"{path}: expected the head of {artifacts[0]}, '{heads[0]}', got '{head}': export both with one --head, or "
+                "judge them one by one"
+            )
+    return heads[0]
 
 
 def _require_same_case(

@@ -81,6 +81,11 @@ class Shadow:
         """(n_frames,) energy difference of the whole, candidate less reference, over kT."""
         return self.energy_meV_per_atom * self.n_atoms / (1000 * units.kB * self.temperature_K)
 
+    @property
+    def ideal_bar(self) -> np.ndarray:
+        """(n_frames,) N kT / V, the momenta's part of the pressure on average."""
+        return self.n_atoms * units.kB * self.temperature_K / (self.volume_A3 * units.bar)
+
 
 def evaluate(
     frames: Sequence[ase.Atoms], calculator: Calculator, *, with_pressure: bool = False
