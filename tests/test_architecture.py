@@ -237,6 +237,7 @@ VALIDATION_FLOW = (
     {"certificate", "suite", "schema"},
     {"chain"},
     {"pool", "workspace"},
+    {"evidence"},
     {"study"},
     {"command"},
 )

@@ -62,12 +62,14 @@ def estimate_shifts(
         runs = [shadow.rdfs[pair] for shadow in shadows if pair in shadow.rdfs]
         if len(runs) == len(shadows):
             shifts |= _shift_rdf(pair, runs, rdfs, weights)
-    # the momenta's part is of the volume alone, and so is float64's as much as the candidate's
-    pressure = np.concatenate([shadow.pressure_bar + shadow.ideal_bar[:, None] for shadow in shadows])
+    pressure = np.concatenate([shadow.pressure_bar for shadow in shadows])
     volume = np.concatenate([shadow.volume_A3 for shadow in shadows])
     mass = AMU_PER_A3_IN_G_PER_CM3 * shadows[0].mass_amu
+    ideal = np.concatenate([shadow.ideal_bar for shadow in shadows])
     of_frames = {
-        "pressure": lambda even, weights: even @ pressure[:, own] - weights @ pressure[:, 1 - own],
+        "pressure": lambda even, weights: (
+            even @ (pressure[:, own] + ideal) - weights @ (pressure[:, 1 - own] + ideal)
+        ),
         "density": lambda even, weights: (even - weights) @ (mass / volume),
         "volume_fluctuation": lambda even, weights: _fluctuate(even, volume) - _fluctuate(weights, volume),
     }

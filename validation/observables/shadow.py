@@ -83,8 +83,9 @@ class Shadow:
 
     @property
     def ideal_bar(self) -> np.ndarray:
-        """(n_frames,) N kT / V, the momenta's part of the pressure on average."""
-        return self.n_atoms * units.kB * self.temperature_K / (self.volume_A3 * units.bar)
+        """(n_frames,) N kT / V, the momenta's part of the pressure on average; without a volume infinite."""
+        with np.errstate(divide="ignore"):
+            return self.n_atoms * units.kB * self.temperature_K / (self.volume_A3 * units.bar)
 
 
 def evaluate(
