@@ -62,9 +62,8 @@ def _add_spectra(sides: tuple[dict, dict], candidate: Measurement, reference: Me
     size = math.sqrt(float(np.mean(runs[1].mean(axis=0) ** 2)))
     sides[0]["vdos_distance"] = [estimate_distance(runs[0] / size, runs[1] / size)]
     sides[1]["vdos_distance"] = measure_own_distances(runs[1] / size)
-    for values, measurement, spectra in zip(sides, (candidate, reference), runs, strict=True):
-        # its own: a shifted band has left the other's range
-        band = motion.find_highest_band(spectra.mean(axis=0))
+    band = motion.find_common_band(*(each.mean(axis=0) for each in runs), frequency)
+    for values, measurement in zip(sides, (candidate, reference), strict=True):
         values["vdos_shift"] = [
             motion.measure_band(windows, frequency, band) for windows in measurement.spectra
         ]
