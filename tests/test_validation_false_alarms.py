@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from test_validation_faults import argon_case
+from validation_artifacts import crystal, save_morse
 from validation_toys import Argon, MorseMolecules, argon_box, row_of_hydrogen
 
 from mdplugin.validation.case import REFERENCE, Case
@@ -14,7 +15,7 @@ from mdplugin.validation.evidence import load_replicas
 from mdplugin.validation.limits import LIMITS, set_limits
 from mdplugin.validation.measurement import measure_replicas
 from mdplugin.validation.plan import plan_runs
-from mdplugin.validation.potential import Potential
+from mdplugin.validation.potential import Potential, load_potential
 from mdplugin.validation.profiles import add_profiles
 from mdplugin.validation.verdict import P_VALUE, Findings, judge
 from mdplugin.validation.workspace import RUNS, make_engine
@@ -34,16 +35,29 @@ CASES = {
         "stability", ("candidate.pt",), "x", "ase", temperature_K=1500, length_ps=0.4, equilibration_ps=0.1,
         observables=("peak_temperature", "bonds", "minimum_distance"),
     ),
+    "npt": Case(
+        "npt", ("candidate.pt",), "x", "ase", timestep_fs=4.0, temperature_K=100, length_ps=3.2, equilibration_ps=0.4,
+        observables=("temperature", "density", "pressure", "volume_fluctuation", "rdf"),
+    ),
 }  # fmt: skip
+
+
+def make_system(ensemble, directory):
+    """Atoms and float64's potential: what is cheap, and for npt what has a stress."""
+    if ensemble == "npt":
+        directory.mkdir(parents=True, exist_ok=True)
+        return crystal(), load_potential(save_morse(directory / "morse.pt"), 1)
+    if ensemble == "stability":
+        return row_of_hydrogen(), Potential(REFERENCE, MorseMolecules())
+    return argon_box(), Potential(REFERENCE, Argon())
 
 
 def measure_float64(case, directory):
     """What the runs of the reference alone measure."""
-    is_argon = case.ensemble != "stability"
-    atoms, calculator = (argon_box(), Argon()) if is_argon else (row_of_hydrogen(), MorseMolecules())
+    atoms, potential = make_system(case.ensemble, directory)
     for plan in plan_runs(case):
         if plan.label == REFERENCE:
-            engine = make_engine(case, atoms, {REFERENCE: Potential(REFERENCE, calculator)}, plan)
+            engine = make_engine(case, atoms, {REFERENCE: potential}, plan)
             execute_run(engine, plan, directory / RUNS / plan.name, lambda step: None)
     replicas = load_replicas(case, REFERENCE, directory)
     return measure_replicas(case, atoms, replicas, case.chosen_observables)
