@@ -123,6 +123,31 @@ def test_pairs_within_a_molecule_do_not_count():
     assert rdfs["H-O"].counts[:, rdfs["H-O"].r < 4].sum() == 0 < rdfs["H-O"].counts.sum()
 
 
+@pytest.mark.parametrize(("width", "other_side"), [(0.12, 0.35), (0.06, 0.09)])
+def test_a_peak_is_followed_between_the_bins(width, other_side):
+    """A lopsided peak that moves by 0.01 Å, a fifth of a bin, wherever between bins it is."""
+    r = np.arange(structure.BIN_A / 2, 8, structure.BIN_A)
+
+    def draw(centre):
+        apart = r - centre
+        return 0.8 * (r > 3.4) + 3 * np.exp(-((apart / np.where(apart < 0, width, other_side)) ** 2) / 2)
+
+    for start in np.linspace(2.7, 2.75, 11):
+        shell = structure.find_shell(r, draw(start))
+        here, there = (structure.find_peak(r, draw(each), shell)[0] for each in (start, start + 0.01))
+        assert abs(here - shell.centre) <= 2 * structure.PEAK_RESOLVED_A
+        assert abs((there - here) / 0.01 - 1) <= 0.15
+    away = 0.3 if width > 0.1 else 0.16  # out of the parabola's reach, in the shell's
+    far, height = structure.find_peak(r, draw(start + away), shell)
+    assert abs(far - start - away) <= structure.BIN_A and abs(height - 3) <= 0.3
+
+
+def test_a_peak_of_few_bins_is_its_highest():
+    r, g = np.arange(0.025, 1, 0.05), np.zeros(20)
+    g[0] = 2.0  # falls from the edge: no parabola has its top there
+    assert structure.find_peak(r, g, structure.Shell(0.0, 0.3, 0.15, 0.5)) == (r[0], 2.0)
+
+
 def test_without_a_cell_there_is_no_rdf():
     atoms = molecule("H2O")
     assert (
@@ -293,8 +318,8 @@ def test_the_shadow_of_known_errors():
     assert abs(measured["force_rmse"].value - rms) <= 1e-9
     assert abs(measured["force_slope"].value - 1.01) <= 1e-12
     assert abs(measured["shadow_trend"].value - 2) <= 1e-9  # meV/atom/ps
-    # 1 meV/atom of N atoms is sqrt(N) meV per sqrt(N)
-    expected = np.std(np.arange(6)) * np.sqrt(len(frames[0])) / (1000 * units.kB * 300)
+    # 1 meV/atom of N atoms is sqrt(N) meV per sqrt(N); of what still goes on as many as half of the frames are one sample
+    expected = np.sqrt(2) * np.std(np.arange(6)) * np.sqrt(len(frames[0])) / (1000 * units.kB * 300)
     assert abs(measured["shadow_energy"].value / expected - 1) <= 1e-9
 
 

@@ -5,6 +5,7 @@ import ase.io
 import numpy as np
 import pytest
 from ase import units
+from scipy.signal import lfilter
 from test_validation_faults import judge_argon, scale_forces
 from test_validation_observables import make_series
 from validation_artifacts import crystal, save_morse
@@ -219,3 +220,41 @@ def test_a_sound_candidate_passes_a_whole_case_of_averages(tmp_path, ensemble):
     undecided = {test.observable: test.advice for test in report.verdicts[0].tests if test.outcome != "pass"}
     assert not undecided
     assert report.exit_status == 0
+
+
+def test_what_is_judged_by_its_factor_is_held_to_the_nearer_side():
+    """The fluctuation of the volume may be 1.5 times float64's or 1 / 1.5 of it: half as much is beyond, as 0.7 is not."""
+    sides = [[Estimate(value, 3.0, 9)] * 3 for value in (8.0, 10.0)]
+    test = compare_observable("volume_fluctuation", *sides, LIMITS)
+    assert abs(test.limit - 5) <= 1e-9 and abs(test.least_limit - 10 / 3) <= 1e-9
+    half, seven_tenths = ([Estimate(value, 0.1, 9)] * 3 for value in (-4.5, -3.0))
+    assert (
+        reweigh_test(test, half, half).p_pass > 0.95
+        and reweigh_test(test, seven_tenths, seven_tenths).p_pass < 0.05
+    )
+    assert compare_observable("pressure", *sides, LIMITS).least_limit == LIMITS["pressure_bar"].value
+
+
+@pytest.mark.parametrize("correlated", [20, 5])
+def test_a_slow_mode_of_g_is_as_far_from_float64_s_as_it_is(correlated):
+    """Few correlation times a run: its own frames' weights alone would tell two thirds of the distance."""
+    rng, r = np.random.default_rng(3), np.arange(structure.BIN_A / 2, 8, structure.BIN_A)
+    mode = np.sqrt(2) * np.cos(np.pi * r / 1.3) * (r > 2.5)
+    mode /= np.sqrt((mode[r > 2.5] ** 2).mean())
+    liquid = 1.0 * (r > 2.5)  # no peak: the distance alone
+    own = structure.Rdf("Ar-Ar", r, np.repeat(liquid[None], 5, 0), np.ones((5, len(r))), np.ones(5))
+    reference, delta, distance = Measurement(values={}, rdfs={"Ar-Ar": [own] * 3}), 0.5, 0.03
+    decay, found = np.exp(-1 / correlated), []
+    for _ in range(60):
+        shadows = []
+        for _ in range(3):
+            noise = rng.normal(size=100) * np.sqrt(1 - decay**2)
+            noise[0] = rng.normal()
+            # the candidate's x is a normal one about delta, float64's about 0
+            x = lfilter([1], [1, -decay], noise) + delta
+            g = liquid + distance / delta * x[:, None] * mode
+            rdf = structure.Rdf("Ar-Ar", r, g, np.ones((100, len(r))), np.ones(100))
+            shadows.append(make_shadow(-delta * x + delta**2 / 2, rdfs={"Ar-Ar": rdf}))
+        if shifts := estimate_shifts(shadows, reference):
+            found.append(shifts["rdf Ar-Ar"][0].value)
+    assert len(found) > 40 and abs(np.mean(found) / distance - 1) <= 0.08

@@ -13,6 +13,7 @@ from mdplugin.validation.statistics import (
     combine_replicas,
     estimate_mean,
     estimate_mean_of_few,
+    estimate_variance_of_few,
     fit_slope,
     fit_slope_to_few,
     integrated_autocorrelation,
@@ -165,3 +166,35 @@ def test_block_means_use_every_sample_once():
 def test_a_series_that_has_no_slope_is_refused(values):
     with pytest.raises(ValueError, match="finite values"):
         fit_slope(np.arange(len(values)), values)
+
+
+@pytest.mark.parametrize(("correlated", "most"), [(20, 0.14), (5, 0.12), (0, 0.08)])
+def test_a_variance_about_its_own_mean_is_not_found_below_the_true_one(correlated, most):
+    """Three runs of 100 samples of variance 1, the limit; without what their own means take 18 % and more pass at 5 %."""
+    rng, n_trials, r = np.random.default_rng(8), 400, np.exp(-1 / correlated) if correlated else 0.0
+    noise = rng.normal(size=(n_trials, 3, 100)) * np.sqrt(1 - r * r)
+    noise[..., 0] = rng.normal(size=(n_trials, 3))
+    passes, mean = 0, []
+    for runs in lfilter([1], [1, -r], noise, axis=-1):
+        found = combine_replicas([estimate_variance_of_few(run) for run in runs])
+        passes += stats.t.sf((1 - found.value) / found.error, found.dof) < 0.05
+        mean.append(found.value)
+    assert passes <= stats.binom.isf(1e-3, n_trials, most)
+    assert abs(np.mean(mean) - 1) <= (0.25 if correlated == 20 else 0.1)
+
+
+def test_the_variance_of_too_few_is_unknown():
+    assert not estimate_variance_of_few(np.array([1.0, 2.0, 3.0])).is_known
+
+
+def test_swings_do_not_hide_what_is_slow():
+    """A tenth of the variance has a correlation time of 200 samples, the rest swings with a period of 5."""
+    slow, fast, lag = 0.1, 0.9, np.arange(4096)
+    rng = np.random.default_rng(9)
+    decay = np.exp(-1 / 100)
+    noise = lfilter([1], [1, -decay], rng.normal(size=4096 + 2000))[2000:] * np.sqrt(1 - decay**2)
+    swing = lfilter([1], [1, -2 * 0.98 * np.cos(2 * np.pi / 5), 0.98**2], rng.normal(size=4096 + 2000))[2000:]
+    values = np.sqrt(slow) * noise + np.sqrt(fast) * swing / swing.std()
+    assert integrated_autocorrelation(values) < 5 and lag[-1] > 100
+    # 2 sum rho^2: of the slow part 0.01 * 100, of the swing 0.81 / 2 * 50
+    assert 15 < integrated_autocorrelation(values, power=2) < 30

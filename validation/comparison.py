@@ -106,7 +106,17 @@ class Test:
     @property
     def evidence(self) -> tuple[Estimate, float]:
         """(difference, allowed) by which it can pass."""
-        return (self.difference, self.allowed) if self.reweighted is None else (self.reweighted, self.limit)
+        return (
+            (self.difference, self.allowed)
+            if self.reweighted is None
+            else (self.reweighted, self.least_limit)
+        )
+
+    @property
+    def least_limit(self) -> float:
+        """Of differences in `unit`: where logarithms are judged, the lower one, which is nearer to the reference."""
+        is_factor = find_criterion(self.observable).kind is Kind.RELATIVE and self.allowed != self.limit
+        return self.limit * math.exp(-self.allowed) if is_factor else self.limit
 
 
 def compare_observable(
@@ -152,7 +162,7 @@ def reweigh_test(test: Test, *directions: Sequence[Estimate]) -> Test:
     """
     one_sided = find_criterion(test.observable).is_one_sided
     differences = [combine_replicas(runs) for runs in directions]
-    p_values = [find_p_values(each, test.limit, one_sided=one_sided)[1] for each in differences]
+    p_values = [find_p_values(each, test.least_limit, one_sided=one_sided)[1] for each in differences]
     if not all(map(math.isfinite, p_values)):
         return test
     worst = int(np.argmax(p_values))

@@ -40,8 +40,8 @@ _TABLE = (
         0.05,
         "",
         "level at which every run must exceed a limit by itself before runs whose scatter leaves their mean uncertain fail "
-        "together (comparison.py), three or more, all to one side; runs without a drift that scatter twice as much as "
-        "their errors say do so in 1 %",
+        "together (comparison.py), three or more, all to one side; runs without a drift do so in 3 % if they scatter twice "
+        "as much as their errors say, in 6 % if three times",
     ),
     Limit(
         "blamed",
@@ -265,7 +265,7 @@ _TABLE = (
         "bonds of the given structure broken (longer than 1.5 times the covalent radii) or new ones formed (shorter "
         "than 1.1 times, or than 0.43 times the van der Waals radii: hydrogens at 1 Å) in the worst frame of a run, beyond "
         "float64's: another bond is another molecule, so fewer than one per run; three runs without any show that at 5 % "
-        "(exp(-3))",
+        "(exp(-3)) of bonds that change one by one",
     ),
     Limit(
         "minimum_distance_A",

@@ -89,8 +89,7 @@ def _shift_rdf(
     cut = structure.cut_to_common_range([*of_reference, *runs])
     own, runs = cut[: len(of_reference)], cut[len(of_reference) :]
     mean, lengths = np.mean([rdf.mean for rdf in own], axis=0), [len(run.g) for run in runs]
-    parts = np.split(weights, np.cumsum(lengths)[:-1])
-    apart = np.array([run.mean - part @ run.g / part.sum() for run, part in zip(runs, parts, strict=True)])
+    apart = _leave_out_runs([run.g for run in runs], np.split(weights, np.cumsum(lengths)[:-1]))
     apart = apart[:, find_inside(mean[None], np.array([run.mean for run in runs]))]
     found = {f"rdf {pair}": [estimate_distance(apart, np.zeros_like(apart))]}
     if (shell := structure.find_shell(own[0].r, mean)) is None:
@@ -99,12 +98,10 @@ def _shift_rdf(
     g, counts, centres = (
         np.concatenate([getattr(run, name) for run in runs]) for name in ("g", "counts", "centres")
     )
-    # one for all weights: of two bins that are as high as each other, the other one is 0.05 Å off
-    top = structure.find_top(r, g.mean(axis=0), shell)
 
     def shift_shell(even: np.ndarray, weights: np.ndarray) -> np.ndarray:
         plain, other = (
-            structure.describe_shell(r, each @ g, each @ counts, each @ centres, shell, top)
+            structure.describe_shell(r, each @ g, each @ counts, each @ centres, shell)
             for each in (even, weights)
         )
         return plain - other
@@ -113,6 +110,25 @@ def _shift_rdf(
     for name, estimates in zip(structure.SHELL_NUMBERS, zip(*of_runs, strict=True), strict=True):
         found[f"{name} {pair}"] = list(estimates)
     return found
+
+
+def _leave_out_runs(profiles: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> np.ndarray:
+    """(n_runs, n_bins) pseudovalues of the mean of profiles less their weighted mean.
+
+    Args:
+        profiles: (n_frames, n_bins) of each run. weights: (n_frames,) of each, of sum 1 over all runs: within a run of few
+            correlation times they would say little of how its frames differ from those of the others.
+    """
+    frames, sums = [len(each) for each in weights], [each.sum() for each in weights]
+    even = np.array([each.sum(axis=0) for each in profiles])
+    uneven = np.array([part @ each for part, each in zip(weights, profiles, strict=True)])
+
+    def shift(kept: np.ndarray) -> np.ndarray:
+        return kept @ even / (kept @ frames) - kept @ uneven / (kept @ sums)
+
+    n = len(profiles)
+    without = np.array([shift(kept) for kept in 1.0 - np.eye(n)]) if n > 1 else 0.0
+    return n * shift(np.ones(n)) - (n - 1) * without
 
 
 def _jackknife(

@@ -97,6 +97,20 @@ def estimate_mean_of_few(values: np.ndarray) -> Estimate:
     )
 
 
+def estimate_variance_of_few(values: np.ndarray) -> Estimate:
+    """Variance of a few samples (n,) in the order of time; errors as in `estimate_mean_of_few`.
+
+    About their own mean, which follows them, it is smaller by 1 - tau / n, which is made up for: else, of a number that is
+    at its limit in 100 frames of 20 correlation times, 18 % are found below it at 5 %. 7 to 10 % are so.
+    """
+    apart = np.asarray(values, dtype=np.float64) - np.mean(values)
+    estimate = estimate_mean_of_few(apart**2)
+    if not estimate.is_known:
+        return estimate
+    tau = min(_correlate_few(apart, n_fitted=1), len(apart) / 2)
+    return scale(estimate, 1 / (1 - tau / len(apart)))
+
+
 def estimate_ratio_of_few(numerators: np.ndarray, denominators: np.ndarray) -> Estimate:
     """Ratio of the sums of a few samples (n,) each, with the error of its linear terms; UNKNOWN where nothing is divided by.
 
@@ -152,8 +166,10 @@ def detrend(time: np.ndarray, values: np.ndarray) -> np.ndarray:
     return values - values.mean() - slope * centred
 
 
-def integrated_autocorrelation(values: np.ndarray, window: float = 5.0) -> float:
-    """tau = 1 + 2 sum_k rho(k) in samples, at least 1; 1 for a constant series.
+def integrated_autocorrelation(values: np.ndarray, window: float = 5.0, power: int = 1) -> float:
+    """tau = 1 + 2 sum_k rho(k)^power in samples, at least 1; 1 for a constant series.
+
+    With power 2 (that of the squares of Gaussian values) swings of rho do not cancel what stays.
 
     The sum ends at the first lag above `window` times tau (Sokal's self-consistent window).
     """
@@ -162,7 +178,7 @@ def integrated_autocorrelation(values: np.ndarray, window: float = 5.0) -> float
     covariance = np.correlate(centred, centred, mode="full")[n - 1 :]
     if not covariance[0] > 0:
         return 1.0
-    tau = 2 * np.cumsum(covariance / covariance[0]) - 1
+    tau = 2 * np.cumsum((covariance / covariance[0]) ** power) - 1
     closed = np.arange(n) >= window * tau
     return max(1.0, float(tau[np.argmax(closed) if closed.any() else n - 1]))
 

@@ -15,6 +15,7 @@ from mdplugin.validation.statistics import (
     Estimate,
     estimate_mean_of_few,
     estimate_ratio_of_few,
+    estimate_variance_of_few,
     fit_slope_to_few,
 )
 
@@ -134,6 +135,6 @@ def measure_shadow(shadow: Shadow) -> dict[str, Estimate]:
     return {
         "force_rmse": root(estimate_mean_of_few(shadow.force_ms)),
         "force_slope": estimate_ratio_of_few(*shadow.force_products.T),
-        "shadow_energy": root(estimate_mean_of_few((per_root_atom - per_root_atom.mean()) ** 2)),
+        "shadow_energy": root(estimate_variance_of_few(per_root_atom)),
         "shadow_trend": fit_slope_to_few(shadow.time_ps, energy),
     }

@@ -17,6 +17,8 @@ from mdplugin.validation.statistics import Estimate, estimate_mean_of_few
 BIN_A = 0.05
 MAX_R_A = 8.0
 N_BLOCKS = 5  # of a run, for error bars
+# of the parabola of a peak: how far it reaches, and to what its centre is found
+PEAK_REACH_A, PEAK_RESOLVED_A, MAX_ROUNDS = 0.15, 1e-4, 20
 SMOOTH_BINS = 3
 SHELL_NUMBERS = ("rdf_peak_position", "rdf_peak_height", "coordination")
 
@@ -123,10 +125,11 @@ def cut_to_common_range(rdfs: Sequence[Rdf]) -> list[Rdf]:
 
 @dataclass(frozen=True)
 class Shell:
-    """The first shell of a mean g(r): where its peak is looked for, and where it ends."""
+    """The first shell of a mean g(r): where its peak is looked for, where that is, and where the shell ends."""
 
     low: float
     high: float
+    centre: float
     end: float
 
 
@@ -142,7 +145,39 @@ def find_shell(r: np.ndarray, g: np.ndarray) -> Shell | None:
     rising = np.flatnonzero(smooth[after:] > 1)
     last = after + rising[0] if len(rising) else len(g)
     end = r[after + np.argmin(smooth[after:last])] if after < len(g) else r[-1]
-    return Shell(float(r[first]), float(r[min(after, len(g) - 1)]), float(end))
+    low, high = float(r[first]), float(r[min(after, len(g) - 1)])
+    return Shell(low, high, _find_centre(r, g, low, high), float(end))
+
+
+def _find_centre(r: np.ndarray, g: np.ndarray, low: float, high: float) -> float:
+    """Where the vertex of the parabola about it is itself; the bin of the largest value where there is none so near."""
+    start = centre = float(r[_find_top(r, g, low, high)])
+    for _ in range(MAX_ROUNDS):
+        vertex, _ = _fit_parabola(r, g, centre)
+        if vertex is None or abs(vertex - start) > PEAK_REACH_A:
+            return start
+        step = float(np.clip(vertex - centre, -BIN_A, BIN_A))
+        centre += step
+        if abs(step) < PEAK_RESOLVED_A:
+            break
+    return centre
+
+
+def _find_top(r: np.ndarray, g: np.ndarray, low: float, high: float) -> int:
+    """Index of the largest value from `low` to `high`."""
+    window = np.flatnonzero((r >= low) & (r <= high))
+    return int(window[np.argmax(g[window])])
+
+
+def _fit_parabola(r: np.ndarray, g: np.ndarray, centre: float) -> tuple[float | None, float]:
+    """Vertex (position, or None if it opens upwards, and height) of a parabola about a centre.
+
+    Bins weigh less the farther they are (bisquare), so that none comes or goes at once.
+    """
+    apart = (r - centre) / PEAK_REACH_A
+    near = np.abs(apart) < 1
+    a, b, c = np.polyfit(r[near] - centre, g[near], 2, w=1 - apart[near] ** 2)
+    return (float(centre - b / (2 * a)), float(c - b**2 / (4 * a))) if a < 0 else (None, np.nan)
 
 
 def measure_shell(
@@ -158,28 +193,20 @@ def measure_shell(
 
 
 def describe_shell(
-    r: np.ndarray, g: np.ndarray, counts: np.ndarray, centres: float, shell: Shell, top: int | None = None
+    r: np.ndarray, g: np.ndarray, counts: np.ndarray, centres: float, shell: Shell
 ) -> np.ndarray:
-    """(3,) SHELL_NUMBERS of one g(r) (n_bins,) with its counts (n_bins,) around so many centres; NaN without a peak."""
-    if (peak := find_peak(r, g, shell, top)) is None:
-        return np.full(len(SHELL_NUMBERS), np.nan)
-    return np.array([*peak, counts[r <= shell.end].sum() / centres])
+    """(3,) SHELL_NUMBERS of one g(r) (n_bins,) with its counts (n_bins,) around so many centres."""
+    return np.array([*find_peak(r, g, shell), counts[r <= shell.end].sum() / centres])
 
 
-def find_top(r: np.ndarray, g: np.ndarray, shell: Shell) -> int | None:
-    """Index of the largest value in the shell, or None."""
-    window = np.flatnonzero((r >= shell.low) & (r <= shell.high))
-    return int(window[np.argmax(g[window])]) if len(window) else None
+def find_peak(r: np.ndarray, g: np.ndarray, shell: Shell) -> tuple[float, float]:
+    """Position and height of the peak: the vertex of the parabola about the shell's centre.
 
-
-def find_peak(
-    r: np.ndarray, g: np.ndarray, shell: Shell, top: int | None = None
-) -> tuple[float, float] | None:
-    """Vertex of the parabola through the 5 bins around the largest value in the shell, or around the bin `top`."""
-    if top is None and (top := find_top(r, g, shell)) is None:
-        return None
-    near = slice(max(0, top - 2), top + 3)
-    a, b, c = np.polyfit(r[near] - r[top], g[near], 2)
-    if a >= 0:
-        return float(r[top]), float(g[top])
-    return float(r[top] - b / (2 * a)), float(c - b**2 / (4 * a))
+    That centre is the mean g's, not this one's: about a bin of its own, the vertex of a noisy g jumps from bin to bin, and
+    moves by 0.8 to 1.8 times as much as its peak does. A peak that is not within reach of it is the highest bin.
+    """
+    position, height = _fit_parabola(r, g, shell.centre)
+    if position is not None and abs(position - shell.centre) <= PEAK_REACH_A:
+        return position, height
+    top = _find_top(r, g, shell.low, shell.high)
+    return float(r[top]), float(g[top])

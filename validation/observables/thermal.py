@@ -53,10 +53,11 @@ def test_kinetic_distribution(series: Series, temperature_K: float) -> float:
 
 
 def decorrelate(values: np.ndarray) -> np.ndarray:
-    """Values two correlation times apart."""
+    """Values two correlation times apart: of themselves, and of their squares, where an oscillation hides what is slow."""
     stride = max(1, len(values) // MAX_SAMPLES)
     thinned = values[::stride]
-    return thinned[:: int(np.ceil(2 * integrated_autocorrelation(thinned)))]
+    times = (integrated_autocorrelation(thinned, power=power) for power in (1, 2))
+    return thinned[:: int(np.ceil(2 * max(times)))]
 
 
 def measure_density(series: Series, mass_amu: float) -> Estimate:
