@@ -1,12 +1,18 @@
 """Potentials that break off: the candidate's a verdict with the step, the reference's the end of the case."""
 
+import json
+
 import pytest
 from test_validation_engines import small_case
 from validation_artifacts import execute_here, save_morse
 
 from mdplugin.errors import CaseError
 from mdplugin.validation import study
-from mdplugin.validation.study import validate
+from mdplugin.validation.plan import plan_runs
+from mdplugin.validation.study import collect, validate
+from mdplugin.validation.suite import write_suite
+from mdplugin.validation.verdict import UnsoundReferenceError
+from mdplugin.validation.workspace import execute_one, prepare, read_prepared
 
 
 def judge_broken(directory, spoiled):
@@ -49,6 +55,27 @@ def test_a_reference_that_breaks_ends_a_case_before_its_candidates_run(tmp_path)
     names = sorted(path.name for path in (report / "runs").iterdir())
     assert names[-2:] == ["reference-0", "reference-1"] and len(names) <= 3  # one more had started
     assert (report / "reference.html").is_file()
+
+
+@pytest.mark.usefixtures("here")
+def test_the_page_of_all_names_the_ensemble_in_which_float64_is_not_sound(tmp_path, capsys):
+    broken = save_morse(tmp_path / "broken.pt", break_at=30, spoiled=float("nan"))
+    for name, reference in (("nve", {"reference": str(broken)}), ("nvt", {})):
+        prepare(small_case(tmp_path, name, observables=("gradient",), **reference), tmp_path / "all" / name)
+        for plan in plan_runs(read_prepared(tmp_path / "all" / name)[0]):
+            execute_one(tmp_path / "all" / name, plan.name)
+    reports = []
+    for name in ("nve", "nvt"):
+        try:
+            reports.append(collect(tmp_path / "all" / name))
+        except UnsoundReferenceError as error:
+            reports.append(error.report)
+    write_suite(reports, tmp_path / "all")
+    page = (tmp_path / "all" / "report.html").read_text()
+    assert "Validation, nve, nvt: float64 is not sound in nve, Modell" in page
+    assert '<td class="error">error</td><td class="' in page and "The float64 reference itself fails" in page
+    assert "The float64 reference itself fails" in (tmp_path / "all" / "report.md").read_text()
+    assert json.loads((tmp_path / "all" / "nve" / "report.json").read_text())["outcome"] == "error"
 
 
 @pytest.mark.usefixtures("here")

@@ -33,6 +33,7 @@ SOUNDNESS = (
     "volume_trend",
     "bonds_share",
 )
+LATER_SIGNS = ("timestep_exponent", "gradient")  # of these, what takes more than its main runs
 ONLY_SOUNDNESS = {"npt": ("volume_trend",), "stability": ("bonds_share",)}  # what nobody else is judged by
 # ensemble -> what is measured; a case may name fewer
 OBSERVABLES = {

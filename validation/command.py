@@ -185,7 +185,7 @@ def _leave_out_npt(cases: dict, output: Path) -> dict:
     if structure.atoms.pbc.all():
         return cases
     print(
-        f"npt is left out: {structure.path.name} has no volume, it is periodic in less than three directions",
+        f"npt is left out: {structure.path.name} has no volume, it is periodic in fewer than three directions",
         file=sys.stderr,
     )
     return {directory: case for directory, case in cases.items() if case is not npt}
@@ -211,28 +211,44 @@ def _read_case(source: str, given: dict, quick: bool):
 
 
 def _validate(cases: dict, arguments: argparse.Namespace) -> tuple[list, list[str]]:
-    """Reports, and of cases that have none since float64 is not sound there, why."""
+    """Reports, and why some have no verdicts: float64 is not sound there."""
     from mdplugin.validation.plan import plan_runs
     from mdplugin.validation.pool import count_steps_done
     from mdplugin.validation.progress import show_suite
     from mdplugin.validation.study import validate
-    from mdplugin.validation.verdict import UnsoundReferenceError
 
     _prepare(cases, arguments.trust)  # so that the last case's bad option shows before the first one's hours
     plans = {directory: plan_runs(case) for directory, case in cases.items()}
     total = sum(plan.steps for each in plans.values() for plan in each)
     done = sum(sum(count_steps_done(each, directory).values()) for directory, each in plans.items())
     options = {"jobs": arguments.jobs, "quiet": arguments.quiet, "command": ["mdplugin", *sys.argv[1:]]}
-    reports, blamed = [], []
+    results = []
     with show_suite(total, done, arguments.quiet) as announce:
         for number, (directory, case) in enumerate(cases.items(), 1):
             if len(cases) > 1:
                 announce(f"{directory.name}, {number} of {len(cases)}")
-            try:
-                reports.append(validate(case, directory, **options))
-            except UnsoundReferenceError as error:  # the other ensembles are cases of their own
-                blamed.append(f"{directory.name}: {error}" if len(cases) > 1 else str(error))
-    return reports, blamed
+            results.append(_try_to_judge(validate, case, directory, **options))
+    return _part(results)
+
+
+def _try_to_judge(work, *arguments, **options) -> tuple:
+    """(report, why it has no verdicts or nothing): the other ensembles are cases of their own."""
+    from mdplugin.validation.verdict import UnsoundReferenceError
+
+    try:
+        return work(*arguments, **options), ""
+    except UnsoundReferenceError as error:
+        return error.report, str(error)
+
+
+def _part(results: list[tuple]) -> tuple[list, list[str]]:
+    """Reports, and what some of them are without verdicts for, which names the case where there are several."""
+    blamed = [
+        f"{report.case.ensemble}: {error}" if len(results) > 1 else error
+        for report, error in results
+        if error
+    ]
+    return [report for report, _ in results], blamed
 
 
 def _prepare(cases: dict, trust: bool) -> None:
@@ -273,7 +289,6 @@ def _collect(arguments: argparse.Namespace) -> tuple[list, list[str]]:
     """As `_validate`, of runs that are done."""
     from mdplugin.errors import CaseError
     from mdplugin.validation.study import collect, require_done
-    from mdplugin.validation.verdict import UnsoundReferenceError
     from mdplugin.validation.workspace import CASE_FILE, read_prepared
 
     there = [name for name in SUITE if (arguments.output / name / CASE_FILE).is_file()]
@@ -287,13 +302,8 @@ def _collect(arguments: argparse.Namespace) -> tuple[list, list[str]]:
         )
     for directory in directories:  # before the first is judged
         require_done(directory)
-    reports, blamed = [], []
-    for directory in directories:
-        try:
-            reports.append(collect(directory, command=["mdplugin", *sys.argv[1:]], quiet=arguments.quiet))
-        except UnsoundReferenceError as error:
-            blamed.append(f"{directory.name}: {error}" if there else str(error))
-    return reports, blamed
+    options = {"command": ["mdplugin", *sys.argv[1:]], "quiet": arguments.quiet}
+    return _part([_try_to_judge(collect, directory, **options) for directory in directories])
 
 
 def _run_one(arguments: argparse.Namespace) -> int:
@@ -319,12 +329,13 @@ def _finish(reports: list, blamed: list[str], arguments: argparse.Namespace) -> 
 
     if len(reports) > 1:
         write_suite(reports, arguments.output)
-    if arguments.json and reports:
+    if arguments.json:
         texts = [report.to_json().rstrip() for report in reports]
         print(texts[0] if len(texts) == 1 else "[" + ",\n".join(texts) + "]")
     else:
         for report in reports:
-            _print_summary(report)
+            if not report.blame:
+                _print_summary(report)
         if len(reports) > 1:
             print(f"all of them: {arguments.output / REPORT_HTML}")
     if arguments.quick:
@@ -332,7 +343,7 @@ def _finish(reports: list, blamed: list[str], arguments: argparse.Namespace) -> 
     if arguments.certify:
         from mdplugin.validation.certificate import certify
 
-        for line in certify(reports):
+        for line in certify([report for report in reports if not report.blame]):
             print(line, file=sys.stderr)
     if blamed:
         raise CaseError("; ".join(blamed))

@@ -8,7 +8,7 @@ from pathlib import Path
 import ase
 from ase.calculators.calculator import Calculator
 
-from mdplugin.validation.case import REFERENCE, SOUNDNESS, Case
+from mdplugin.validation.case import LATER_SIGNS, REFERENCE, SOUNDNESS, Case
 from mdplugin.validation.chain import load_run
 from mdplugin.validation.criteria import find_measurable
 from mdplugin.validation.frames import evaluate_frames, has_averages, take_samples
@@ -67,11 +67,10 @@ def gather_evidence(
 
 def list_early_signs(case: Case, atoms: ase.Atoms) -> tuple[str, ...]:
     """What the reference is judged by that its main runs alone show."""
-    later = ("timestep_exponent", "gradient")
     return tuple(
         name
         for name in find_measurable(case.sound_observables, atoms.pbc)
-        if name in SOUNDNESS and name not in later
+        if name in SOUNDNESS and name not in LATER_SIGNS
     )
 
 

@@ -36,7 +36,7 @@ def add_profiles(candidate: Measurement, reference: Measurement) -> tuple[dict, 
         own, others = cut[: len(of_reference)], cut[len(of_reference) :]
         mean = np.mean([rdf.mean for rdf in own], axis=0)
         runs = [np.array([rdf.mean for rdf in rdfs]) for rdfs in (others, own)]
-        inside = find_inside(*runs)
+        inside = find_populated(*runs)
         runs = [each[:, inside] for each in runs]
         sides[0][f"rdf {pair}"] = [estimate_distance(*runs)]
         sides[1][f"rdf {pair}"] = measure_own_distances(runs[1])
@@ -51,7 +51,7 @@ def add_profiles(candidate: Measurement, reference: Measurement) -> tuple[dict, 
     return sides
 
 
-def find_inside(*profiles: np.ndarray) -> np.ndarray:
+def find_populated(*profiles: np.ndarray) -> np.ndarray:
     """(n_bins,) where g (n_runs, n_bins) of one of the potentials, or both, says that there are pairs."""
     return np.any([each.mean(axis=0) > MIN_G for each in profiles], axis=0)
 

@@ -59,6 +59,7 @@ class Report:
         provenance: versions, processor, seeds, structure, command.
         directory: where the files lie.
         look: how often verdicts have been made while the runs grew, this one included.
+        blame: why there are none, since float64 itself is not sound; or nothing.
     """
 
     case: Case
@@ -69,6 +70,7 @@ class Report:
     provenance: dict
     directory: Path
     look: int = 1
+    blame: str = ""
 
     @property
     def outcome(self) -> Outcome:
@@ -84,7 +86,7 @@ class Report:
         """The file report.json; a number that is not finite is null."""
         content = {
             "schema": SCHEMA,
-            "outcome": str(self.outcome) if self.verdicts else ERROR,
+            "outcome": ERROR if self.blame else str(self.outcome),
             "look": self.look,
             "verdicts": [dataclasses.asdict(verdict) for verdict in self.verdicts],
             "case": describe_case(self.case),
@@ -98,6 +100,7 @@ class Report:
     def to_markdown(self) -> str:
         """The file report.md."""
         lines = [f"# {title(self)}", "", summary(self), ""]
+        lines += [f"{_capital(self.blame)}.", ""] if self.blame else []
         for verdict in self.verdicts:
             lines += [f"## {verdict.label}: {verdict.outcome}", "", f"{_capital(verdict.sentence)}.", ""]
             lines += [format_table(COLUMNS, [row(test) for test in verdict.tests]), ""]
@@ -111,7 +114,7 @@ def judge_findings(findings: Sequence[Findings], case: Case, look: int) -> tuple
 
 
 def find_look(directory: Path, case: Case) -> int:
-    """Which look at these runs the next report is: one more than the report that is there if they have grown since."""
+    """Which look at these runs the next report is: one more than the last one if they have grown since; a blame is none."""
     try:
         before = json.loads((directory / REPORT_JSON).read_text())
         extent, look = (
@@ -120,49 +123,36 @@ def find_look(directory: Path, case: Case) -> int:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return 1  # none, or none that says so
-    return look if extent == [case.length_ps, case.replicas] else look + 1
+    is_same = before.get("outcome") == ERROR or extent == [case.length_ps, case.replicas]
+    return look if is_same else look + 1
 
 
-def write_report(report: Report, evidence: dict) -> None:
-    """Write report.json, .md, .html, tables of g(r) and displacements, and the figures; they appear together.
+def write_report(report: Report, evidence: dict) -> Path:
+    """Write report.json, .md, the page, tables of g(r) and displacements, and the figures; they appear together.
+
+    The page is report.html, or reference.html where float64 is blamed; the other one, of before, is removed.
 
     Args:
-        evidence: label -> `study.Evidence`, for the figures.
+        evidence: label -> `evidence.Evidence`, for the figures.
+
+    Returns:
+        The page.
 
     Raises:
         OSError: the disk is full.
     """
+    page, stale = (BLAME_HTML, REPORT_HTML) if report.blame else (REPORT_HTML, BLAME_HTML)
     with open_stage(report.directory, last=REPORT_JSON) as stage:
         figures = draw_figures(report, evidence, stage)
         measurements = {label: each.measurement for label, each in evidence.items()}
         _write_rows(stage / RDFS, RDF_COLUMNS, list_rdfs(measurements))
         _write_rows(stage / DISPLACEMENTS, DISPLACEMENT_COLUMNS, list_displacements(measurements))
         (stage / REPORT_MARKDOWN).write_text(report.to_markdown())
-        (stage / REPORT_HTML).write_text(
-            render_page(title(report), [page_content(report, [stage / name for name in figures])])
-        )
+        content = page_content(report, [stage / name for name in figures])
+        (stage / page).write_text(render_page(title(report), [content]))
         (stage / REPORT_JSON).write_text(report.to_json())
-    (report.directory / BLAME_HTML).unlink(missing_ok=True)
-
-
-def write_blame(report: Report, evidence: dict, sentence: str) -> Path:
-    """Write a page that shows why float64 is blamed, and a report.json of outcome "error"; the page's path.
-
-    An older report beside it, which says something else, is removed.
-
-    Raises:
-        OSError: the disk is full.
-    """
-    blamed = {"label": "float64", "outcome": ERROR, "sentence": _capital(sentence), "rows": []}
-    with open_stage(report.directory, last=REPORT_JSON) as stage:
-        figures = draw_figures(report, evidence, stage)
-        content = page_content(report, [stage / name for name in figures]) | {"verdicts": [blamed]}
-        heading = f"Validation, {report.case.ensemble}: float64 is not sound"
-        (stage / BLAME_HTML).write_text(render_page(heading, [content | {"title": heading}]))
-        (stage / REPORT_JSON).write_text(report.to_json())
-    for name in (REPORT_HTML, REPORT_MARKDOWN):
-        (report.directory / name).unlink(missing_ok=True)
-    return report.directory / BLAME_HTML
+    (report.directory / stale).unlink(missing_ok=True)
+    return report.directory / page
 
 
 def _write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
@@ -180,6 +170,8 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def title(report: Report) -> str:
     """`Validation, nve: water-fp32 fail`; of several candidates how many came to what."""
+    if report.blame:
+        return f"Validation, {report.case.ensemble}: float64 is not sound"
     outcomes = [verdict.outcome for verdict in report.verdicts]
     if len(outcomes) == 1:
         counts = f"{report.verdicts[0].label} {outcomes[0]}"
@@ -234,17 +226,20 @@ def _describe_method(test: Test) -> str:
     """What fails and passes the test, and by how much it differs where reweighting says so."""
     if test.reweighted is None:
         return test.method
-    return f"{test.method}; pass: reweighted, {format_estimate(test.reweighted)}"
+    held = f" within {test.least_limit:.3g}" if test.least_limit != test.limit else ""
+    return f"{test.method}; pass: reweighted{held}, {format_estimate(test.reweighted)}"
 
 
 def page_content(report: Report, figures: Sequence[Path]) -> dict:
     """What the HTML page shows of a case, as plain values."""
+    blamed = {"label": "float64", "outcome": ERROR, "sentence": _capital(report.blame), "rows": []}
     return {
         "name": report.case.ensemble,
         "title": title(report),
         "summary": summary(report),
         "columns": COLUMNS,
-        "verdicts": [
+        "verdicts": [blamed] * bool(report.blame)
+        + [
             {
                 "label": verdict.label,
                 "outcome": str(verdict.outcome),

@@ -28,7 +28,7 @@ from mdplugin.validation.observables import structure
 from mdplugin.validation.observables.shadow import Shadow
 from mdplugin.validation.observables.structure import Rdf
 from mdplugin.validation.observables.thermal import AMU_PER_A3_IN_G_PER_CM3
-from mdplugin.validation.profiles import estimate_distance, find_inside
+from mdplugin.validation.profiles import estimate_distance, find_populated
 from mdplugin.validation.statistics import Estimate, estimate_mean_of_few, scale
 
 MIN_EFFECTIVE = 0.5  # of the frames: Kish's (sum w)^2 / sum w^2
@@ -90,7 +90,7 @@ def _shift_rdf(
     own, runs = cut[: len(of_reference)], cut[len(of_reference) :]
     mean, lengths = np.mean([rdf.mean for rdf in own], axis=0), [len(run.g) for run in runs]
     apart = _leave_out_runs([run.g for run in runs], np.split(weights, np.cumsum(lengths)[:-1]))
-    apart = apart[:, find_inside(mean[None], np.array([run.mean for run in runs]))]
+    apart = apart[:, find_populated(mean[None], np.array([run.mean for run in runs]))]
     found = {f"rdf {pair}": [estimate_distance(apart, np.zeros_like(apart))]}
     if (shell := structure.find_shell(own[0].r, mean)) is None:
         return found

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mdplugin.errors import CaseError
+from mdplugin.machine import hash_code
 from mdplugin.validation.case import OBSERVABLES, REFERENCE, Case
 from mdplugin.validation.chain import count_done, execute_run
 from mdplugin.validation.criteria import NEEDS_VOLUME, PARTS, find_measurable
@@ -16,7 +17,7 @@ from mdplugin.validation.potential import Potential, load_potential
 from mdplugin.validation.profiles import add_profiles
 from mdplugin.validation.progress import show_progress
 from mdplugin.validation.provenance import record_provenance
-from mdplugin.validation.report import Report, find_look, judge_findings, write_blame, write_report
+from mdplugin.validation.report import Report, find_look, judge_findings, write_report
 from mdplugin.validation.reweighting import estimate_shifts
 from mdplugin.validation.stage import exit_when_terminated
 from mdplugin.validation.statistics import UNKNOWN, Estimate
@@ -44,6 +45,7 @@ def validate(
         StructureError, ArtifactError, CheckpointError, FidelityError: bad structure or model.
     """
     directory = Path(directory)
+    hash_code()  # of what is loaded, before hours pass
     with exit_when_terminated():
         prepare(case, directory)
         plans = plan_runs(case)
@@ -132,9 +134,9 @@ def _judge_reference(directory: Path, command) -> None:
         require_sound_reference(case, own.measurement.values, own.measurement.failures)
     except UnsoundReferenceError as error:
         potentials, evidence = _load_potentials(case, directory), {REFERENCE: own}
-        report = _make_report(case, structure, potentials, evidence, (), directory, command)
+        report = _make_report(case, structure, potentials, evidence, (), directory, command, str(error))
         with _full_disk_named(directory):
-            raise _show_blame(error, report, evidence) from error
+            raise _show_blame(report, evidence) from error
 
 
 def _judge_runs(
@@ -146,7 +148,7 @@ def _judge_runs(
     quiet: bool,
 ) -> Report:
     asked, evidence = find_measurable(case.chosen_observables, structure.atoms.pbc), {}
-    blame, findings = None, ()
+    blame, findings = "", ()
     try:
         notes = gather_evidence(case, structure, potentials, directory, asked, evidence, quiet)
         # what was named and these atoms do not have is not passed over
@@ -155,11 +157,11 @@ def _judge_runs(
             _gather_findings(case, label, wanted, evidence, potentials, notes) for label in case.labels
         )
     except UnsoundReferenceError as error:
-        blame = error
-    report = _make_report(case, structure, potentials, evidence, findings, directory, command)
+        blame = str(error)
+    report = _make_report(case, structure, potentials, evidence, findings, directory, command, blame)
     with _full_disk_named(directory):
         if blame:
-            raise _show_blame(blame, report, evidence) from blame
+            raise _show_blame(report, evidence)
         write_report(report, evidence)
     return report
 
@@ -172,6 +174,7 @@ def _make_report(
     findings: tuple[Findings, ...],
     directory: Path,
     command,
+    blame: str,
 ) -> Report:
     look = find_look(directory, case)
     return Report(
@@ -183,12 +186,13 @@ def _make_report(
         provenance=record_provenance(case, structure, list(command), directory / RUNS),
         directory=directory,
         look=look,
+        blame=blame,
     )
 
 
-def _show_blame(error: UnsoundReferenceError, report: Report, evidence: dict) -> UnsoundReferenceError:
-    """The error with the page that shows it, which is written in place of a report."""
-    return UnsoundReferenceError(f"{error}; {write_blame(report, evidence, str(error))} shows it")
+def _show_blame(report: Report, evidence: dict) -> UnsoundReferenceError:
+    """The error of a report without verdicts, and the page that shows it, which is written."""
+    return UnsoundReferenceError(f"{report.blame}; {write_report(report, evidence)} shows it", report)
 
 
 @contextlib.contextmanager

@@ -7,12 +7,12 @@ from mdplugin.errors import CaseError
 from mdplugin.validation.comparison import Outcome, find_worst
 from mdplugin.validation.figures import find_figures
 from mdplugin.validation.page import render_page
-from mdplugin.validation.report import REPORT_HTML, REPORT_MARKDOWN, Report, format_table, page_content
+from mdplugin.validation.report import ERROR, REPORT_HTML, REPORT_MARKDOWN, Report, format_table, page_content
 from mdplugin.validation.stage import open_stage
 
 
 def write_suite(reports: Sequence[Report], directory: Path) -> None:
-    """Write report.html and report.md of all cases; each keeps its own in its directory.
+    """Write report.html and report.md of all cases, of those too where float64 is not sound; each keeps its own.
 
     Raises:
         CaseError: the disk is full.
@@ -20,9 +20,12 @@ def write_suite(reports: Sequence[Report], directory: Path) -> None:
     labels = dict.fromkeys(label for report in reports for label in report.case.labels)
     rows = [(label, list_outcomes(reports, label)) for label in labels]
     names = [report.case.ensemble for report in reports]
-    title = f"Validation, {', '.join(names)}: " + ", ".join(
-        f"{label} {find_worst(filter(None, found))}" for label, found in rows
-    )
+    blamed = [report.case.ensemble for report in reports if report.blame]
+    parts = [f"float64 is not sound in {', '.join(blamed)}"] if blamed else []
+    for label, found in rows:
+        if known := [each for each in found if isinstance(each, Outcome)]:
+            parts.append(f"{label} {find_worst(known)}")
+    title = f"Validation, {', '.join(names)}: {', '.join(parts)}"
     sections = [page_content(report, find_figures(report.directory)) for report in reports]
     cells = [[label, *(str(each or "-") for each in found)] for label, found in rows]
     table = format_table(["", *names], cells)
@@ -38,9 +41,11 @@ def write_suite(reports: Sequence[Report], directory: Path) -> None:
         ) from error
 
 
-def list_outcomes(reports: Sequence[Report], label: str) -> list[Outcome | None]:
-    """What a candidate came to in each case; None where it was not run."""
+def list_outcomes(reports: Sequence[Report], label: str) -> list[Outcome | str | None]:
+    """What a candidate came to in each case: "error" where float64 is not sound, None where it was not run."""
     return [
-        next((verdict.outcome for verdict in report.verdicts if verdict.label == label), None)
+        ERROR
+        if report.blame
+        else next((verdict.outcome for verdict in report.verdicts if verdict.label == label), None)
         for report in reports
     ]

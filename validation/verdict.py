@@ -30,7 +30,11 @@ MAX_NAMED = 3  # undecided tests in the sentence; the table has them all
 
 
 class UnsoundReferenceError(CaseError):
-    """The float64 runs are not fit to judge anything by."""
+    """The float64 runs are not fit to judge anything by; `report` is the report that says so, once there is one."""
+
+    def __init__(self, message: str, report=None):
+        super().__init__(message)
+        self.report = report
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mdplugin.archive import write_whole
 from mdplugin.errors import CaseError
-from mdplugin.machine import cpu_model, package_version
+from mdplugin.machine import cpu_model, hash_code, package_version
 
 SCHEMA = 1
 VERSIONS = ("mdplugin", "torch", "mace-torch", "ase", "numpy", "vesin")
@@ -24,21 +24,12 @@ def describe_context(checkpoint, structures: Mapping, n_threads: int, clock: str
     return {
         "source": {"name": checkpoint.name, "sha256": checkpoint.sha256, "head": checkpoint.head},
         "structures": dict(structures),
-        "code_sha256": _hash_code(),
+        "code_sha256": hash_code(),
         "versions": {name: package_version(name) for name in VERSIONS},
         "cpu": cpu_model(),
         "threads": n_threads,
         "clock": clock,
     }
-
-
-def _hash_code() -> str:
-    """Of the package's Python and C++ sources: they may change between releases."""
-    package, digest = Path(__file__).resolve().parents[1], hashlib.sha256()
-    for pattern in ("**/*.py", "csrc/*"):
-        for path in sorted(path for path in package.glob(pattern) if path.is_file()):
-            digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
 
 
 class Measurements:

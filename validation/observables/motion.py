@@ -138,7 +138,7 @@ def find_common_band(first: np.ndarray, second: np.ndarray, frequency: np.ndarra
 
     One range for both: half of the height is crossed a bin earlier or later by chance, which moves the mean of what is
     between by tens of cm^-1. A line that is in one bin is taken with its neighbours, which tell where it goes; of lines
-    that the windows do not resolve, shifts come out up to 1.4 times as large as they are.
+    that the windows do not resolve, shifts come out up to 1.5 times as large as they are.
     """
     bands = [find_highest_band(each) for each in (first, second)]
     start, stop = min(each.start for each in bands), max(each.stop for each in bands)
