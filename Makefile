@@ -62,6 +62,8 @@ bench-policies: setup
 # Hours; resumes. Timings need a machine that does nothing else.
 policies: setup
 	$(BIN)/python examples/policy_tables.py --output policies --write docs
+	$(BIN)/python examples/policy_tables.py --output policies --potentials water --cases water-192-nve \
+	    --policies w8a16-calibrated w8-calibrated w8a8-calibrated --write docs
 
 # LAMMPS against ASE, every observable of all ensembles: the table of docs/validation.md. Half an hour on two cores; resumes.
 engines: setup

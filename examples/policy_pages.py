@@ -123,7 +123,8 @@ def write_dynamics(kept: Path, potential: str) -> str:
         rows.append(
             [beside, *numbers.values(), format_number(times.get("fp64")), *[NOTHING] * len(ensembles)]
         )
-    for label in SETTINGS[potential].policies:
+    judged = [stem.removeprefix(f"{potential}-") for each in reports.values() for stem in each.case.labels]
+    for label in dict.fromkeys([*SETTINGS[potential].policies, *judged]):
         stem = f"{potential}-{label}"
         of_label = [each for each in reports.values() if stem in each.case.labels]
         if of_label:
