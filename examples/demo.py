@@ -3,7 +3,7 @@
     make demo        (or: python examples/demo.py --output demo)
 
 Exports the bundled water potential, runs NVE of 64 molecules with it and with the float64 reference in both engines,
-two replicas each, and ends with a table; the reports are in demo/ase and demo/lammps. Exit status as of
+three replicas each, and ends with a table; the reports are in demo/ase and demo/lammps. Exit status as of
 `mdplugin validate`: 0 pass, 1 fail, 2 inconclusive.
 """
 
@@ -39,7 +39,7 @@ def judge(engine: str, artifact: Path, reference: Path, length_ps: float, output
         structure="water-64",
         length_ps=length_ps,
         equilibration_ps=0.02,  # the bundled box is equilibrated; this randomises velocities
-        replicas=2,
+        replicas=3,
         observables=OBSERVABLES,
     )
     return validate(case, output / engine, command=sys.argv)
@@ -69,7 +69,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, default=Path("demo"))
-    parser.add_argument("--length-ps", type=float, default=1.0, help="NVE time of each run")
+    parser.add_argument("--length-ps", type=float, default=2.0, help="NVE time of each run")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
 
@@ -85,7 +85,7 @@ def main() -> int:
 
     reports = {}
     for engine in ("ase", "lammps"):
-        print(f"NVE in {engine}: two replicas of {arguments.length_ps:g} ps with each artifact", flush=True)
+        print(f"NVE in {engine}: three replicas of {arguments.length_ps:g} ps with each artifact", flush=True)
         reports[engine] = judge(engine, artifact, reference, arguments.length_ps, arguments.output)
         print(f"{engine}: {reports[engine].verdicts[0].sentence}")
     table = format_table(reports)
