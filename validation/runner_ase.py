@@ -20,10 +20,8 @@ from mdplugin.validation.recorder import Recorder
 from mdplugin.validation.series import Failure, Series, describe_collapse, is_whole
 from mdplugin.validation.systems import count_degrees_of_freedom, stop_drifting
 
-REFUSALS = (
-    MDPluginError,
-    FloatingPointError,
-)  # of a calculator, where dynamics made what cannot be evaluated
+# of a calculator, where dynamics made what cannot be evaluated
+REFUSALS = (MDPluginError, FloatingPointError)
 
 
 class AseEngine(Engine):

@@ -1,6 +1,7 @@
 """The score: case -> runs -> series -> observables -> comparison -> verdict -> report."""
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -134,9 +135,10 @@ def _judge_reference(directory: Path, command) -> None:
         require_sound_reference(case, own.measurement.values, own.measurement.failures)
     except UnsoundReferenceError as error:
         potentials, evidence = _load_potentials(case, directory), {REFERENCE: own}
-        report = _make_report(case, structure, potentials, evidence, (), directory, command, str(error))
+        look = find_look(directory, case)
+        report = _make_report(case, structure, potentials, evidence, (), directory, command, look)
         with _full_disk_named(directory):
-            raise _show_blame(report, evidence) from error
+            raise _show_blame(report, str(error), evidence) from error
 
 
 def _judge_runs(
@@ -148,20 +150,20 @@ def _judge_runs(
     quiet: bool,
 ) -> Report:
     asked, evidence = find_measurable(case.chosen_observables, structure.atoms.pbc), {}
-    blame, findings = "", ()
+    look, blame, findings = find_look(directory, case), "", ()
     try:
         notes = gather_evidence(case, structure, potentials, directory, asked, evidence, quiet)
         # what was named and these atoms do not have is not passed over
-        wanted, notes = case.observables or asked, notes + _note_look(find_look(directory, case))
+        wanted, notes = case.observables or asked, notes + _note_look(look)
         findings = tuple(
             _gather_findings(case, label, wanted, evidence, potentials, notes) for label in case.labels
         )
     except UnsoundReferenceError as error:
         blame = str(error)
-    report = _make_report(case, structure, potentials, evidence, findings, directory, command, blame)
+    report = _make_report(case, structure, potentials, evidence, findings, directory, command, look)
     with _full_disk_named(directory):
         if blame:
-            raise _show_blame(report, evidence)
+            raise _show_blame(report, blame, evidence)
         write_report(report, evidence)
     return report
 
@@ -174,9 +176,8 @@ def _make_report(
     findings: tuple[Findings, ...],
     directory: Path,
     command,
-    blame: str,
+    look: int,
 ) -> Report:
-    look = find_look(directory, case)
     return Report(
         case=case,
         findings=findings,
@@ -186,13 +187,13 @@ def _make_report(
         provenance=record_provenance(case, structure, list(command), directory / RUNS),
         directory=directory,
         look=look,
-        blame=blame,
     )
 
 
-def _show_blame(report: Report, evidence: dict) -> UnsoundReferenceError:
+def _show_blame(report: Report, blame: str, evidence: dict) -> UnsoundReferenceError:
     """The error of a report without verdicts, and the page that shows it, which is written."""
-    return UnsoundReferenceError(f"{report.blame}; {write_report(report, evidence)} shows it", report)
+    report = dataclasses.replace(report, blame=blame)
+    return UnsoundReferenceError(f"{blame}; {write_report(report, evidence)} shows it", report)
 
 
 @contextlib.contextmanager
